@@ -1,0 +1,1 @@
+"""What is known: documents, chunks, vectors, and how they are found. Imports no other room."""

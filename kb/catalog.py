@@ -1,0 +1,109 @@
+"""Which knowledge bases exist: folders under `VADEMECUM_HOME/kb`, found by name or by id.
+
+Makes and removes them; never looks at a document.
+"""
+
+import re
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from kb.chunking import VERSION as CHUNKER
+from kb.errors import AlreadyExists, BadData, UnknownKnowledgeBase
+from kb.ledger import Ledger
+from kb.search import DATABASE
+from kb.settings import nearest
+from kb.store import Store
+
+DEFAULT = "handbook"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A knowledge base as `kb list` shows it."""
+
+    id: str
+    name: str
+    folder: Path
+    watched: tuple[str, ...]
+    created_at: int
+
+
+class Catalog:
+    """The knowledge bases of one home. Stateless: each call looks at the disk."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._root = home / "kb"
+
+    def folder(self, name: str) -> Path:
+        return self._root / name
+
+    def uploads(self, name: str) -> Path:
+        """Where uploaded bytes of a knowledge base become files; always followed."""
+        return self.home / "uploads" / name
+
+    def all(self) -> list[Listed]:
+        found = sorted(self._root.glob(f"*/{DATABASE}"))
+        return [self._read(file.parent) for file in found if not file.parent.name.startswith(".")]
+
+    def get(self, name_or_id: str) -> Listed:
+        """Raises UnknownKnowledgeBase with the nearest name."""
+        everything = self.all()
+        for one in everything:
+            if name_or_id in (one.name, one.id):
+                return one
+        hint = nearest(name_or_id, [one.name for one in everything]) if everything else "none exist"
+        raise UnknownKnowledgeBase(f"no knowledge base {name_or_id!r}; {hint}")
+
+    def add(self, name: str, embedder: str, created_at: int, watch: Path | None = None) -> Listed:
+        """Make an empty knowledge base whose vectors come from `embedder`, following `watch`.
+
+        Built beside and renamed, so that a half-made one is never seen. Raises BadData,
+        AlreadyExists.
+        """
+        if not _NAME.fullmatch(name):
+            raise BadData(f"{name!r} is not a name: small letters, digits, - and _, at most 63")
+        if watch is not None and not watch.is_dir():
+            raise BadData(f"the folder to watch, {watch}, does not exist")
+        if (self._root / name).exists():
+            raise AlreadyExists(f"knowledge base {name} exists already")
+        fresh = self._root / f".new-{name}-{secrets.token_hex(4)}"
+        fresh.mkdir(parents=True)
+        store = Store(fresh / DATABASE)
+        with store.transaction():
+            store.set_meta("id", f"vs_{secrets.token_hex(12)}")
+            store.set_meta("created_at", str(created_at))
+            store.set_meta("embedder", embedder)
+            store.set_meta("chunker", str(CHUNKER))
+            if watch is not None:
+                Ledger(store).add_folder(str(watch.resolve()))
+        store.close()
+        self.uploads(name).mkdir(parents=True, exist_ok=True)
+        fresh.rename(self._root / name)
+        return self.get(name)
+
+    def remove(self, name_or_id: str) -> Listed:
+        """Forget a knowledge base: its state and its uploads. Watched folders are not touched."""
+        one = self.get(name_or_id)
+        # Renamed first: whoever follows it sees it vanish in one step.
+        doomed = self._root / f".removed-{one.name}-{secrets.token_hex(4)}"
+        one.folder.rename(doomed)
+        shutil.rmtree(doomed)
+        shutil.rmtree(self.uploads(one.name), ignore_errors=True)
+        return one
+
+    def _read(self, folder: Path) -> Listed:
+        store = Store(folder / DATABASE, readonly=True)
+        try:
+            return Listed(
+                store.meta("id") or "",
+                folder.name,
+                folder,
+                tuple(Ledger(store).folders()),
+                int(store.meta("created_at") or 0),
+            )
+        finally:
+            store.close()

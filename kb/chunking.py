@@ -1,0 +1,97 @@
+"""Text -> chunks: spans with character offsets and the headings above them. Pure.
+
+A chunk never crosses a heading. Within a section, sentences are packed up to a size; a sentence is
+cut only when it alone is larger. Articles of statutes (`第七条`, `Article 7`, `§ 7`) start a chunk
+when the section does not fit into one.
+"""
+
+import re
+from collections.abc import Iterator
+
+from kb.records import Piece
+from kb.words import estimate_tokens, sentences
+
+VERSION = 1
+"""Part of a knowledge base's identity: raise it when the same text would be cut differently."""
+
+_HEADING = re.compile(r"^(#{1,6})[ \t]+(.+?)[ \t]*#*[ \t]*$", re.MULTILINE)
+_ARTICLE = re.compile(r"(?:第[零〇一二三四五六七八九十百千0-9]+条|Article\s+\d+|§\s*\d+)", re.I)
+_MARKUP = re.compile(r"[*_`#\[\]\\]+")
+
+
+def chunk(text: str, size: int) -> list[Piece]:
+    """Pieces of at most `size` estimated tokens; `piece.text == text[start:end]`."""
+    pieces = []
+    for start, end, heading in _sections(text):
+        for a, b in _pack(text, start, end, size):
+            pieces.append(Piece(a, b, text[a:b], heading))
+    return pieces
+
+
+def first_heading(text: str) -> str:
+    """The first heading of a Markdown text, without markup; empty if it has none."""
+    found = _HEADING.search(text)
+    return _plain(found.group(2)) if found else ""
+
+
+def _sections(text: str) -> Iterator[tuple[int, int, str]]:
+    """Bodies between headings, each with the path of the headings above it."""
+    path: list[tuple[int, str]] = []
+    start = 0
+    for match in _HEADING.finditer(text):
+        yield start, match.start(), _join(path)
+        level = len(match.group(1))
+        path = [(n, h) for n, h in path if n < level] + [(level, _plain(match.group(2)))]
+        start = match.end()
+    yield start, len(text), _join(path)
+
+
+def _join(path: list[tuple[int, str]]) -> str:
+    return " > ".join(heading for _, heading in path if heading)
+
+
+def _plain(heading: str) -> str:
+    return _MARKUP.sub("", heading).strip()
+
+
+def _pack(text: str, start: int, end: int, size: int) -> Iterator[tuple[int, int]]:
+    """Greedy packing of the sentences of text[start:end]."""
+    open_at = open_to = -1
+    tokens = 0
+    for a, b in _units(text, start, end, size):
+        n = estimate_tokens(text[a:b])
+        fits = tokens + n <= size and not (_ARTICLE.match(text, a) and tokens > size // 4)
+        if open_at >= 0 and not fits:
+            yield open_at, open_to
+            open_at, tokens = -1, 0
+        if open_at < 0:
+            open_at = a
+        open_to = b
+        tokens += n
+    if open_at >= 0:
+        yield open_at, open_to
+
+
+def _units(text: str, start: int, end: int, size: int) -> Iterator[tuple[int, int]]:
+    """Sentences, and the parts of those that are larger than a chunk."""
+    for a, b in sentences(text[start:end]):
+        a, b = a + start, b + start
+        while estimate_tokens(text[a:b]) > size:
+            cut = _cut(text, a, b, size)
+            yield a, cut
+            a = cut + len(text[cut:b]) - len(text[cut:b].lstrip())
+        if a < b:
+            yield a, b
+
+
+def _cut(text: str, a: int, b: int, size: int) -> int:
+    """A place in text[a:b] with at most `size` tokens before it, at white space if it can."""
+    low, high = a + 1, min(b, a + 4 * size)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if estimate_tokens(text[a:middle]) <= size:
+            low = middle
+        else:
+            high = middle - 1
+    space = max(text.rfind(" ", a + (low - a) // 2, low), text.rfind("，", a, low) + 1)
+    return space if space > a else low

@@ -1,0 +1,167 @@
+"""Text -> unit vectors. Local weights through sentence-transformers, or a remote /v1/embeddings.
+
+Knows the contract that queries and passages may need different prompts, and nothing of chunks or
+storage. A deterministic fake ships here so that tests need no weights.
+"""
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+
+from kb.errors import EmbedderDown, ModelBroken
+from kb.models import locate
+from kb.settings import KbSettings
+from kb.words import words
+
+Vectors = npt.NDArray[np.float32]
+
+
+class Embedder(Protocol):
+    """`queries` and `passages` return float32 of shape (n, dimensions), each row of unit length."""
+
+    @property
+    def name(self) -> str:
+        """Identity of the vector space; vectors of different names must never meet."""
+        ...
+
+    @property
+    def dimensions(self) -> int: ...
+
+    def queries(self, texts: Sequence[str]) -> Vectors: ...
+
+    def passages(self, texts: Sequence[str]) -> Vectors: ...
+
+
+def open_embedder(settings: KbSettings, home: Path) -> Embedder:
+    """The embedder that the settings name; `fake:64` is for tests.
+
+    Raises ModelNotFound, ModelBroken, EmbedderDown.
+    """
+    if settings.embedder.startswith("fake:"):
+        return FakeEmbedder(int(settings.embedder.removeprefix("fake:")))
+    if settings.embedder_url:
+        return RemoteEmbedder(settings.embedder, settings.embedder_url, settings.embedder_key)
+    return LocalEmbedder(settings.embedder, locate(settings.embedder, home))
+
+
+class LocalEmbedder:
+    """sentence-transformers on this machine. Thread-safe: one encode at a time."""
+
+    def __init__(self, name: str, folder: str) -> None:
+        # Imported here: it takes seconds, and most commands never embed.
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            self._model = SentenceTransformer(folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelBroken(f"the embedder {name} cannot be loaded: {error}") from error
+        self._lock = threading.Lock()
+        self._name = name
+        dimensions = self._model.get_embedding_dimension()
+        if not dimensions:
+            raise ModelBroken(f"the embedder {name} does not say how many dimensions it has")
+        self._dimensions = dimensions
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def dimensions(self) -> int:
+        return self._dimensions
+
+    def queries(self, texts: Sequence[str]) -> Vectors:
+        return self._encode(texts, "query")
+
+    def passages(self, texts: Sequence[str]) -> Vectors:
+        return self._encode(texts, "passage")
+
+    def _encode(self, texts: Sequence[str], prompt: str) -> Vectors:
+        if not texts:
+            return np.zeros((0, self._dimensions), np.float32)
+        # E5 models carry both prompts; a model without them is used bare.
+        name = prompt if prompt in self._model.prompts else None
+        with self._lock:
+            vectors = self._model.encode(
+                list(texts),
+                prompt_name=name,
+                batch_size=32,
+                normalize_embeddings=True,
+                show_progress_bar=False,
+                convert_to_numpy=True,
+            )
+        return np.asarray(vectors, np.float32)
+
+
+class RemoteEmbedder:
+    """An OpenAI-compatible /v1/embeddings, with E5's prompts when the model's name says E5."""
+
+    def __init__(
+        self, name: str, url: str, key: str = "", client: httpx.Client | None = None
+    ) -> None:
+        self._name = name
+        self._url = f"{url.rstrip('/').removesuffix('/v1')}/v1/embeddings"
+        self._client = client or httpx.Client(timeout=60)
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._prompts = ("query: ", "passage: ") if "e5" in name.lower() else ("", "")
+        self._dimensions = int(self._post([self._prompts[0] + "dimensions"]).shape[1])
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def dimensions(self) -> int:
+        return self._dimensions
+
+    def queries(self, texts: Sequence[str]) -> Vectors:
+        return self._post([self._prompts[0] + t for t in texts])
+
+    def passages(self, texts: Sequence[str]) -> Vectors:
+        return self._post([self._prompts[1] + t for t in texts])
+
+    def _post(self, texts: list[str]) -> Vectors:
+        if not texts:
+            return np.zeros((0, self._dimensions), np.float32)
+        try:
+            reply = self._client.post(
+                self._url, json={"model": self._name, "input": texts}, headers=self._headers
+            )
+            reply.raise_for_status()
+            rows = sorted(reply.json()["data"], key=lambda row: int(row["index"]))
+            vectors = np.asarray([row["embedding"] for row in rows], np.float32)
+        except (httpx.HTTPError, KeyError, ValueError) as error:
+            raise EmbedderDown(f"the embedder at {self._url} did not answer: {error}") from error
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.asarray(vectors / np.maximum(norms, 1e-12), np.float32)
+
+
+class FakeEmbedder:
+    """Words hashed into a few dimensions: deterministic, instant, and similar texts are near."""
+
+    def __init__(self, dimensions: int = 64) -> None:
+        self._dimensions = dimensions
+
+    @property
+    def name(self) -> str:
+        return f"fake-{self._dimensions}"
+
+    @property
+    def dimensions(self) -> int:
+        return self._dimensions
+
+    def queries(self, texts: Sequence[str]) -> Vectors:
+        return self.passages(texts)
+
+    def passages(self, texts: Sequence[str]) -> Vectors:
+        out = np.full((len(texts), self._dimensions), 1e-3, np.float32)
+        for row, text in zip(out, texts, strict=True):
+            for word in words(text):
+                row[hashlib.blake2b(word.encode(), digest_size=2).digest()[0] % len(row)] += 1
+        return np.asarray(out / np.linalg.norm(out, axis=1, keepdims=True), np.float32)

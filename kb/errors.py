@@ -1,0 +1,88 @@
+"""The tree of errors of the whole house, and the one question asked of them: try again, or not?
+
+    VademecumError
+    ├── Permanent                 trying again cannot help; said once, clearly
+    │   ├── BadConfiguration      a key or value of the configuration
+    │   ├── BadData               a row or file of a data set handed to a command
+    │   ├── ModelNotFound         no weights under this name
+    │   ├── ModelBroken           weights that cannot be read
+    │   ├── UnknownKnowledgeBase  no knowledge base of this name or id
+    │   ├── AlreadyExists         a name that is taken
+    │   ├── WriterBusy            another process writes this knowledge base
+    │   ├── StoreBroken           the database of a knowledge base cannot be used
+    │   └── Unreadable            a document that cannot be turned into text (has a code)
+    └── Transient                 the same call may succeed later
+        ├── EngineDown            the language model cannot be reached
+        ├── EmbedderDown          a remote embedder cannot be reached
+        └── NotYet                the knowledge base has not reached the asked generation
+
+Each layer turns foreign exceptions into these at its edge, with `raise ... from error`.
+"""
+
+
+class VademecumError(Exception):
+    """Base of all errors that Vademecum raises on purpose; the message is fit for users."""
+
+
+class Permanent(VademecumError):
+    """Trying again cannot help."""
+
+
+class Transient(VademecumError):
+    """The same call may succeed later."""
+
+
+class BadConfiguration(Permanent):
+    """A configuration key or value is wrong; the message names it."""
+
+
+class BadData(Permanent):
+    """A row or file handed to a command is wrong; the message names file and line."""
+
+
+class ModelNotFound(Permanent):
+    """No weights are known under this name."""
+
+
+class ModelBroken(Permanent):
+    """Weights exist but cannot be read."""
+
+
+class UnknownKnowledgeBase(Permanent):
+    """No knowledge base of this name or id."""
+
+
+class AlreadyExists(Permanent):
+    """The name is taken."""
+
+
+class WriterBusy(Permanent):
+    """Another process already writes this knowledge base."""
+
+
+class StoreBroken(Permanent):
+    """The database of a knowledge base cannot be opened or is newer than this program."""
+
+
+class Unreadable(Permanent):
+    """A document cannot be turned into text.
+
+    `code` is a stable word for programs (`corrupt`, `encrypted`, `empty`, `too_large`,
+    `unsupported_type`, `timeout`); the message is one sentence for people.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class EngineDown(Transient):
+    """The language model cannot be reached right now."""
+
+
+class EmbedderDown(Transient):
+    """A remote embedder cannot be reached right now."""
+
+
+class NotYet(Transient):
+    """The knowledge base has not reached the generation that the request asked for."""

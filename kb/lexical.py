@@ -1,0 +1,124 @@
+"""The lexical index: BM25 by tantivy, on disk. The only file that imports tantivy.
+
+The writer (ingest) commits; readers reload and see the last whole commit. Which generation a
+commit holds is written in a marker document of the same commit, so that index and marker cannot
+disagree. After a crash the index is some commits behind and catches up from SQLite.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import tantivy
+
+from kb.errors import StoreBroken
+from kb.records import Changes
+from kb.words import words
+
+_HEAP = 64_000_000
+_CONTEXT_BOOST = 0.5
+"""Weight of a word in title or heading beside one in the text."""
+
+
+class LexicalIndex:
+    """Open for reading, or for writing by the one process that holds the writer's lock."""
+
+    def __init__(self, folder: Path, *, readonly: bool = True) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._index = tantivy.Index(_schema(), str(folder), reuse=True)
+            self._index.config_reader(reload_policy="manual")
+            self._writer = None if readonly else self._index.writer(_HEAP, 1)
+        except ValueError as error:
+            raise StoreBroken(
+                f"the lexical index {folder.name} cannot be opened: {error}"
+            ) from error
+        self._generation = -1
+        self.reload()
+
+    @property
+    def generation(self) -> int:
+        return self._generation
+
+    def reload(self) -> None:
+        """See the writer's last commit."""
+        self._index.reload()
+        self._searcher = self._index.searcher()
+        self._generation = self._marked()
+
+    def catch_up(self, changes: Changes) -> None:
+        """Write and commit. Returns when the commit is durable and visible to readers' `reload`."""
+        if self._writer is None:
+            raise StoreBroken("this lexical index was opened for reading")
+        # Chunks and marker share a commit, so a replay after a crash never brings a chunk twice.
+        for chunk_id in changes.removed:
+            self._writer.delete_documents_by_query(self._is(chunk_id))
+        for entry in changes.added:
+            document = tantivy.Document(
+                context=" ".join(words(entry.context)), text=" ".join(words(entry.text))
+            )
+            document.add_unsigned("id", entry.id)
+            self._writer.add_document(document)
+        self._writer.delete_documents_by_term("marker", "generation")
+        marker = tantivy.Document(marker="generation")
+        marker.add_unsigned("generation", changes.generation)
+        self._writer.add_document(marker)
+        self._writer.commit()
+        self.reload()
+
+    def search(self, query: Sequence[str], k: int) -> list[tuple[int, float]]:
+        """`query` is the words of the question (see `kb.words.words`); any of them may match."""
+        if not query or k <= 0:
+            return []
+        found = self._searcher.search(self._any_of(query), k, count=False).hits
+        ids = self._searcher.fast_field_values("id", [address for _, address in found])
+        return [(int(i), float(s)) for i, (s, _) in zip(ids, found, strict=True) if i is not None]
+
+    def rarity(self, query: Sequence[str]) -> dict[str, float]:
+        """BM25's inverse document frequency of each word in this knowledge base."""
+        n = max(self._searcher.num_docs - 1, 0)
+        out = {}
+        for word in query:
+            df = min(self._searcher.doc_freq("text", word), n)
+            out[word] = math.log(1 + (n - df + 0.5) / (df + 0.5))
+        return out
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.wait_merging_threads()
+            self._writer = None
+
+    def _any_of(self, query: Sequence[str]) -> tantivy.Query:
+        schema = self._index.schema
+        clauses = []
+        for word in query:
+            in_context = tantivy.Query.term_query(schema, "context", word, "freq")
+            clauses.append(
+                (tantivy.Occur.Should, tantivy.Query.term_query(schema, "text", word, "freq"))
+            )
+            clauses.append(
+                (tantivy.Occur.Should, tantivy.Query.boost_query(in_context, _CONTEXT_BOOST))
+            )
+        return tantivy.Query.boolean_query(clauses)
+
+    def _is(self, chunk_id: int) -> tantivy.Query:
+        # By query: deleting by term takes a Python int for a signed one and finds nothing.
+        return tantivy.Query.term_query(self._index.schema, "id", chunk_id, "basic")
+
+    def _marked(self) -> int:
+        query = tantivy.Query.term_query(self._index.schema, "marker", "generation", "basic")
+        hits = self._searcher.search(query, 1, count=False).hits
+        if not hits:
+            return 0
+        (value,) = self._searcher.fast_field_values("generation", [hits[0][1]])
+        return int(value or 0)
+
+
+def _schema() -> tantivy.Schema:
+    builder = tantivy.SchemaBuilder()
+    builder.add_unsigned_field("id", indexed=True, fast=True)
+    builder.add_text_field("context", tokenizer_name="whitespace", index_option="freq")
+    builder.add_text_field("text", tokenizer_name="whitespace", index_option="freq")
+    builder.add_text_field("marker", tokenizer_name="raw", index_option="basic")
+    builder.add_unsigned_field("generation", fast=True)
+    return builder.build()

@@ -1,0 +1,114 @@
+"""Question + hits -> the messages that the model sees. Training and serving both call it.
+
+Nothing that a document or a user wrote is trusted: text that looks like a chat template's control
+token reaches the model as harmless characters. Knows nothing of the engine or of tokenizers.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kb.records import Hit
+from kb.words import content_words, estimate_tokens, sentences, words
+
+PROMPT_VERSION = 1
+"""Raise it when the same question and hits would be rendered differently."""
+
+SYSTEM = "You answer questions from the numbered references. Use only the references. Be brief."
+
+_CONTROL = re.compile(
+    r"<(?=\||/?s>|/?(?:bos|eos|pad|unk|mask|cls|sep|think|tool_call|tool_response)>"
+    r"|(?:start|end)_of_turn>|<SYS>>|</SYS>>|｜)"
+    r"|\[(?=/?INST\]|/?(?:SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """What of a hit stands in the prompt under `number`."""
+
+    number: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A sentence of a hit: `hit.chunk.text[start:end]`."""
+
+    hit: Hit
+    start: int
+    end: int
+    score: float
+
+    @property
+    def text(self) -> str:
+        return self.hit.chunk.text[self.start : self.end]
+
+
+def messages(
+    question: str, excerpts: Sequence[Excerpt], history: Sequence[dict[str, str]] = ()
+) -> list[dict[str, str]]:
+    """The chat messages: system, earlier turns, then references and question."""
+    references = "\n".join(f"[{e.number}] {harmless(e.text)}" for e in excerpts)
+    earlier = [{"role": m["role"], "content": harmless(m["content"])} for m in history]
+    asked = f"References:\n\n{references}\n\nQuestion: {harmless(question)}"
+    return [
+        {"role": "system", "content": SYSTEM},
+        *earlier,
+        {"role": "user", "content": asked},
+    ]
+
+
+def excerpts(question: str, hits: Sequence[Hit], budget: int) -> list[Excerpt]:
+    """What of the hits fits into `budget` estimated tokens.
+
+    Whole passages while they fit. Where they do not, the sentences nearest to the question, in
+    reading order: a small model with little room answers twice as often from the right sentences
+    as from whole passages (docs/decisions/004-small-models.md).
+    """
+    if sum(estimate_tokens(h.chunk.text) for h in hits) <= budget:
+        return [Excerpt(n, h.chunk.text) for n, h in enumerate(hits, 1)]
+    chosen: list[Quote] = []
+    room = budget
+    for quote in nearest(question, hits):
+        room -= estimate_tokens(quote.text)
+        if room < 0 and chosen:
+            break
+        chosen.append(quote)
+    out = []
+    for number, hit in enumerate(hits, 1):
+        mine = sorted((q for q in chosen if q.hit is hit), key=lambda q: q.start)
+        if mine:
+            out.append(Excerpt(number, " ".join(q.text for q in mine)))
+    return out
+
+
+def nearest(question: str, hits: Sequence[Hit]) -> list[Quote]:
+    """The sentences of the hits, the likeliest to answer the question first.
+
+    By the share of the question's words, rarer ones counting more, and the rank of the passage.
+    """
+    asked = content_words(question)
+    rarity = _rarity(asked, hits)
+    total = sum(rarity.values()) or 1.0
+    out = []
+    for rank, hit in enumerate(hits):
+        for start, end in sentences(hit.chunk.text):
+            held = set(words(hit.chunk.text[start:end]))
+            if len(held) < 3:
+                continue
+            overlap = sum(weight for word, weight in rarity.items() if word in held) / total
+            out.append(Quote(hit, start, end, overlap - 0.1 * rank))
+    return sorted(out, key=lambda quote: -quote.score)
+
+
+def harmless(text: str) -> str:
+    """`text` with every control token of the common chat templates broken by a space."""
+    return _CONTROL.sub(lambda match: f"{match.group()} ", text)
+
+
+def _rarity(asked: Sequence[str], hits: Sequence[Hit]) -> dict[str, float]:
+    """A word that stands in every passage tells nothing about which sentence answers."""
+    held = [set(words(hit.chunk.text)) for hit in hits]
+    return {w: 1.0 / (1 + sum(w in words_ for words_ in held)) for w in asked}

@@ -1,0 +1,177 @@
+"""KnowledgeBase: what a reader does with a question. Catch up, retrieve, fuse, keep the living.
+
+A write is seen by the next search: the generation is compared first (microseconds), and what
+changed is taken over. Candidates that are dead in SQLite are dropped last, so that a deleted or
+replaced passage cannot be returned, whatever an index still holds. Knows nothing of prompts.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from kb.dense import DenseIndex
+from kb.embedding import Embedder
+from kb.errors import NotYet, StoreBroken
+from kb.ledger import Ledger
+from kb.lexical import LexicalIndex
+from kb.records import Found, Hit
+from kb.settings import KbSettings
+from kb.store import Row, Store, chunk_of, context
+from kb.words import content_words, words
+
+Mode = Literal["hybrid", "dense", "lexical"]
+DATABASE = "knowledge.db"
+LEXICAL = "lexical"
+_PATIENCE = 2.0  # seconds that a search waits for the generation it was asked for
+
+
+class KnowledgeBase:
+    """One knowledge base, opened for reading. Thread-safe."""
+
+    def __init__(self, folder: Path, embedder: Embedder, settings: KbSettings) -> None:
+        self.store = Store(folder / DATABASE, readonly=True)
+        self.ledger = Ledger(self.store)
+        self.id = self.store.meta("id") or ""
+        self.name = folder.name
+        self._embedder = embedder
+        self._settings = settings
+        made_with = self.store.meta("embedder")
+        if made_with != embedder.name:
+            raise StoreBroken(
+                f"knowledge base {self.name} was embedded with {made_with}, not with"
+                f" {embedder.name}: set [kb] embedder back, or make a new knowledge base"
+            )
+        self._dense = DenseIndex(embedder.dimensions)
+        self._lexical = LexicalIndex(folder / LEXICAL)
+        self._lock = threading.Lock()
+        self.catch_up()
+
+    def close(self) -> None:
+        self.store.close()
+
+    def catch_up(self, at_least: int = 0) -> int:
+        """Bring both indexes to the store's generation and return it.
+
+        Waits up to two seconds for generation `at_least`; raises NotYet after that.
+        """
+        self._wait_for(at_least)
+        with self._lock:
+            generation = self.store.generation()
+            if self._dense.generation < generation:
+                self._dense.catch_up(self.store.changes(self._dense.generation))
+            if self._lexical.generation < generation:
+                self._lexical.reload()
+            return self._dense.generation
+
+    def search(
+        self, question: str, k: int = 8, *, min_generation: int = 0, mode: Mode = "hybrid"
+    ) -> Found:
+        """The `k` best living passages for a question."""
+        vector = self._embedder.queries([question])[0]
+        return self.search_vector(question, vector, k, min_generation=min_generation, mode=mode)
+
+    def search_vector(
+        self,
+        question: str,
+        vector: npt.NDArray[np.float32],
+        k: int,
+        *,
+        min_generation: int = 0,
+        mode: Mode = "hybrid",
+    ) -> Found:
+        """`search` with the question's vector, shape (dimensions,), already at hand."""
+        generation = self.catch_up(min_generation)
+        n = max(k, self._settings.candidates)
+        with self._lock:
+            dense = dict(self._dense.search(vector, n)) if mode != "lexical" else {}
+            lexical = dict(self._lexical.search(words(question), n)) if mode != "dense" else {}
+            missing = [i for i in lexical if i not in dense]
+            cosines = dense | self._dense.cosines(vector, missing)
+            rarity = self._lexical.rarity(content_words(question))
+        scores = _fuse(cosines, lexical, mode, self._settings.dense_weight)
+        alive = self._alive(sorted(scores, key=lambda i: -scores[i]), k)
+        hits = tuple(
+            _hit(row, scores[i], cosines.get(i, 0.0), lexical.get(i, 0.0), rarity)
+            for i, row in alive
+        )
+        keywords = tuple(sorted(rarity, key=lambda word: -rarity[word]))
+        return Found(hits, generation, keywords)
+
+    def _alive(self, ranked: Sequence[int], k: int) -> list[tuple[int, Row]]:
+        """The first `k` of the ranked chunks that are alive, asking SQLite for a few at a time."""
+        out: list[tuple[int, Row]] = []
+        step = 2 * k
+        for start in range(0, len(ranked), step):
+            part = ranked[start : start + step]
+            rows = self.store.live(part)
+            out.extend((i, rows[i]) for i in part if i in rows)
+            if len(out) >= k:
+                break
+        return out[:k]
+
+    def _wait_for(
+        self,
+        generation: int,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        until = clock() + _PATIENCE
+        while (reached := self.store.generation()) < generation:
+            if clock() >= until:
+                raise NotYet(
+                    f"knowledge base {self.name} is at generation {reached}, not yet {generation}"
+                )
+            sleep(0.02)
+
+
+def merge(founds: Sequence[Found], k: int) -> Found:
+    """The best `k` hits of several knowledge bases. Scores of `_fuse` are relative to a knowledge
+    base's own best, so the hits are compared by cosine and by how well their words match."""
+    if len(founds) == 1:
+        return founds[0]
+    hits = sorted((h for f in founds for h in f.hits), key=lambda h: -(h.cosine + 0.1 * h.coverage))
+    keywords = dict.fromkeys(word for f in founds for word in f.keywords)
+    return Found(tuple(hits[:k]), max((f.generation for f in founds), default=0), tuple(keywords))
+
+
+def _fuse(
+    cosines: dict[int, float], lexical: dict[int, float], mode: Mode, weight: float
+) -> dict[int, float]:
+    """Score-aware fusion: BM25 scaled to its best, plus the weighted distance to the best cosine.
+
+    Reciprocal ranks lose to the better half where one half is much weaker; absolute cosine
+    differences keep their meaning across queries (docs/decisions/003-fusion.md).
+    """
+    if mode == "dense":
+        return cosines
+    if mode == "lexical":
+        return lexical
+    top = max(lexical.values(), default=1.0)
+    best = max(cosines.values(), default=0.0)
+    return {
+        i: lexical.get(i, 0.0) / top + weight * (cosine - best) for i, cosine in cosines.items()
+    }
+
+
+def _hit(row: Row, score: float, cosine: float, lexical: float, rarity: dict[str, float]) -> Hit:
+    held = set(words(f"{context(row['title'], row['heading'])} {row['text']}"))
+    total = sum(rarity.values())
+    covered = sum(weight for word, weight in rarity.items() if word in held)
+    return Hit(
+        chunk=chunk_of(row),
+        file_id=row["file_id"],
+        filename=row["path"],
+        title=row["title"],
+        document_sha256=row["sha256"],
+        score=score,
+        cosine=cosine,
+        lexical=lexical,
+        coverage=covered / total if total else 0.0,
+        pages=tuple(json.loads(row["pages"])),
+    )

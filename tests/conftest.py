@@ -1,0 +1,22 @@
+"""What every room's tests share: the bundled models, unpacked once for the whole run."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kb import models
+
+
+@pytest.fixture(scope="session")
+def models_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose `models/` holds every bundled model that is installed.
+
+    VADEMECUM_TEST_MODELS names a folder to keep them in, so that the next run starts at once.
+    """
+    kept = os.environ.get("VADEMECUM_TEST_MODELS")
+    home = Path(kept) if kept else tmp_path_factory.mktemp("models_home")
+    for bundled in models.BUNDLED.values():
+        if models.installed(bundled):
+            models.locate(models.PREFIX + bundled.name, home)
+    return home
