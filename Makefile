@@ -1,0 +1,65 @@
+# Two commands for users: `make up` and `make test`. Both set everything up first, once.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+VADEMECUM_HOME ?= data
+# CUDA requirements where an NVIDIA GPU answers, CPU ones elsewhere; DEVICE=cpu or cuda decides.
+DEVICE ?= $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo cuda || echo cpu)
+REQUIREMENTS := requirements/$(DEVICE).txt
+READY := $(VENV)/.ready-$(DEVICE)
+# Where pip finds CPU builds of torch when its usual places have none.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+export VADEMECUM_HOME
+
+.PHONY: up test fast lint bench lock setup clean
+
+up: $(READY)
+	@$(BIN)/python examples/seed.py "$(VADEMECUM_HOME)"
+	@exec $(BIN)/vademecum up
+
+test: lint
+	$(BIN)/python -m pytest
+
+# The tests that need neither real weights nor the real engine.
+fast: $(READY)
+	$(BIN)/python -m pytest -m "not real and not slow"
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python -m bench
+
+setup: $(READY)
+
+# --no-deps: the lock is complete, and leaves out torchvision, torchaudio and torchcodec, whose CUDA
+# builds break `import transformers` beside a CPU torch and which a text server does not need.
+$(READY): $(REQUIREMENTS) pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing $(REQUIREMENTS) (once; some minutes)"
+	@grep -i '^torch==' $(REQUIREMENTS) > $(VENV)/torch.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r $(VENV)/torch.txt 2>/dev/null \
+	  || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --index-url $(TORCH_INDEX) -r $(VENV)/torch.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r $(REQUIREMENTS)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+# Recompute the locked requirements. TORCH_LINKS: where uv finds the CPU build of torch.
+TORCH_LINKS ?= $(TORCH_INDEX)/torch/
+UV ?= $(BIN)/uv
+LOCK := $(UV) pip compile --quiet --python-version 3.11 --no-annotate --no-header \
+  --no-emit-package vademecum --no-emit-package torchvision --no-emit-package torchaudio \
+  --no-emit-package torchcodec
+lock:
+	$(LOCK) --python-platform x86_64-manylinux_2_28 --find-links $(TORCH_LINKS) \
+	  requirements/cpu.in --output-file requirements/cpu.txt
+	$(LOCK) --python-platform x86_64-manylinux_2_28 --no-emit-package faiss-cpu \
+	  requirements/cuda.in --output-file requirements/cuda.txt
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
