@@ -1,0 +1,120 @@
+"""Files on disk: which ones count, and how one is read whole. Knows no ledger and no format.
+
+A symbolic link is followed only to a file inside the watched folder, and that is checked on the
+open file, so that nothing can be swapped in between.
+"""
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from kb.errors import Transient, Unreadable
+
+_TEMPORARY = ("~", ".swp", ".swx", ".tmp", ".part", ".crdownload")
+_FILLING_SECONDS = 2.0
+"""How long an empty file is given to be filled: many programs create first and write later."""
+
+
+class StillChanging(Transient):
+    """Somebody writes this file right now; `wait` says when to look again, in seconds."""
+
+    def __init__(self, name: str, wait: float) -> None:
+        super().__init__(f"{name} is still being written")
+        self.wait = wait
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What tells one version of a file from another without reading it."""
+
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A file's bytes at one moment."""
+
+    stamp: Stamp
+    data: bytes
+    sha256: str
+
+
+def ignored(path: str) -> bool:
+    """Whether a path (relative to its folder) is hidden, an editor's or browser's own, or has a
+    name that is no text (and so cannot be stored)."""
+    parts = PurePosixPath(path).parts
+    name = parts[-1] if parts else ""
+    return (
+        any(part.startswith(".") for part in parts)
+        or name.lower().endswith(_TEMPORARY)
+        or name.startswith("~$")
+        or (name.startswith("#") and name.endswith("#"))
+        or any("\udc80" <= c <= "\udcff" for c in path)  # how Python shows undecodable bytes
+    )
+
+
+def stamp(root: Path, path: str) -> Stamp | None:
+    """The version of a followed file; None if there is no regular file inside `root` there."""
+    target = root / path
+    try:
+        found = target.lstat()
+        if stat.S_ISLNK(found.st_mode):
+            if not target.resolve(strict=True).is_relative_to(root.resolve()):
+                return None
+            found = target.stat()
+    except (FileNotFoundError, NotADirectoryError, RuntimeError):  # RuntimeError: a loop of links
+        return None
+    return Stamp(found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+
+
+def read(root: Path, path: str, *, max_bytes: int, settle: float, now: float) -> Snapshot:
+    """Read a file that nobody is writing. `now` is epoch seconds.
+
+    Raises FileNotFoundError (also for what is no regular file inside `root`), StillChanging,
+    Unreadable (`too_large`, `unreadable`), OSError.
+    """
+    name = PurePosixPath(path).name
+    try:
+        # O_NONBLOCK: opening a named pipe must not wait for its writer.
+        handle = os.open(root / path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise Unreadable("unreadable", f"{name} may not be read: permission denied") from error
+    with os.fdopen(handle, "rb") as file:
+        before = os.fstat(handle)
+        _must_be_inside(root, path, handle, before)
+        _must_be_settled(name, before, settle, now)
+        if before.st_size > max_bytes:
+            raise Unreadable(
+                "too_large",
+                f"{name} has {_mb(before.st_size)} MB; at most {_mb(max_bytes)} are read",
+            )
+        data = file.read(max_bytes + 1)
+        after = os.fstat(handle)
+    if _version(before) != _version(after) or len(data) != after.st_size:
+        raise StillChanging(name, settle)
+    return Snapshot(_version(after), data, hashlib.sha256(data).hexdigest())
+
+
+def _must_be_inside(root: Path, path: str, handle: int, found: os.stat_result) -> None:
+    opened = Path(f"/proc/self/fd/{handle}").resolve()
+    if not stat.S_ISREG(found.st_mode) or not opened.is_relative_to(root.resolve()):
+        raise FileNotFoundError(path)
+
+
+def _must_be_settled(name: str, found: os.stat_result, settle: float, now: float) -> None:
+    age = now - found.st_mtime
+    quiet = settle if found.st_size else max(settle, _FILLING_SECONDS)
+    # A time stamp in the future (a copied file, another clock) says nothing; take the file.
+    if 0 <= age < quiet:
+        raise StillChanging(name, quiet - age)
+
+
+def _version(found: os.stat_result) -> Stamp:
+    return Stamp(found.st_size, found.st_mtime_ns)
+
+
+def _mb(size: int) -> str:
+    return f"{size / 2**20:.0f}"

@@ -1,0 +1,32 @@
+"""One writer at a time: a lock file that the system frees when its process dies."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kb.errors import WriterBusy
+
+WRITER = "writer.lock"
+"""In a knowledge base's folder: held by whoever writes it."""
+HOME = "ingest.lock"
+"""In the home: held by a running `ingest run` or `ingest sweep`."""
+
+
+@contextmanager
+def exclusive(file: Path, what: str) -> Iterator[None]:
+    """Hold `file`. Raises WriterBusy, naming `what` and the process that holds it, at once."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.read(handle, 32).decode("ascii", errors="replace").strip() or "unknown"
+            raise WriterBusy(f"{what} is in use by process {holder}") from error
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,68 @@
+"""The child process that reads documents: requests on standard input, replies on standard output.
+
+A request is a line of JSON (`name`, `size`, `ocr`) and then `size` bytes; a reply is a line of
+JSON. The child ends when its input ends, also in the middle of a document: it never outlives its
+parent. Knows nothing of time limits; the parent kills it.
+"""
+
+import json
+import os
+import queue
+import resource
+import sys
+import threading
+from typing import BinaryIO
+
+Request = tuple[str, bytes, str]
+
+
+def main(memory_mb: int) -> None:
+    """Serve until end of input. `memory_mb` limits this process's own memory."""
+    limit = memory_mb * 2**20
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Native libraries print; what they print must not fall between replies.
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    # Imported under the memory limit, and after the parent may already write.
+    from ingest.extract import extract
+    from kb.errors import Unreadable
+
+    requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(sys.stdin.buffer, requests), daemon=True).start()
+    _send(replies, {"ready": True})
+    while True:
+        name, data, ocr = requests.get()
+        try:
+            parsed = extract(name, data, ocr=ocr)
+            reply: dict[str, object] = {
+                "text": parsed.text,
+                "title": parsed.title,
+                "pages": parsed.pages,
+            }
+        except Unreadable as error:
+            reply = {"code": error.code, "message": str(error)}
+        except MemoryError:
+            message = f"{name} needs more than {memory_mb} MB of memory to be read"
+            reply = {"code": "too_large", "message": message}
+        _send(replies, reply)
+
+
+def _receive(source: BinaryIO, requests: "queue.SimpleQueue[Request]") -> None:
+    while line := source.readline():
+        head = json.loads(line)
+        data = source.read(head["size"])
+        if len(data) < head["size"]:
+            break
+        requests.put((head["name"], data, head["ocr"]))
+    # The parent is gone or wants no more; a native call in the main thread must not delay that.
+    os._exit(0)
+
+
+def _send(replies: BinaryIO, reply: dict[str, object]) -> None:
+    replies.write(json.dumps(reply).encode() + b"\n")
+    replies.flush()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,60 @@
+"""The settings of ingestion, and the policy of trying again. Knows no file and no clock."""
+
+import random
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from kb.settings import Section
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Exponential back-off with jitter: 1 s, 2 s, 4 s, ... each shortened by up to half.
+
+    Jitter keeps many files that failed together from coming back together.
+    """
+
+    base_seconds: float = 1.0
+    max_seconds: float = 60.0
+    attempts: int = 8
+
+    def delay(self, attempts: int, rng: random.Random) -> float:
+        """Seconds to wait after `attempts` earlier failures (0 for the first)."""
+        # 2**attempts overflows a float long after the delay has reached its maximum.
+        full = min(self.max_seconds, self.base_seconds * 2.0 ** min(attempts, 30))
+        return full * rng.uniform(0.5, 1.0)
+
+
+class IngestSettings(Section):
+    """How folders are followed and files are read."""
+
+    settle_seconds: Annotated[float, Field(ge=0)] = 0.1
+    """Quiet time after the last change of a file before it is taken."""
+    sweep_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """How often folders are compared with the ledger; events can be lost."""
+    max_file_mb: Annotated[int, Field(ge=1)] = 64
+    parse_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Time after which the reading of one file is given up."""
+    parse_memory_mb: Annotated[int, Field(ge=128)] = 2048
+    """Memory that the reading of one file may take."""
+    batch_files: Annotated[int, Field(ge=1)] = 64
+    """Files that may be under way at once; they share embedding calls and index commits."""
+    batch_passages: Annotated[int, Field(ge=1)] = 32
+    """Passages of the smallest embedding call; it grows while calls stay quick."""
+    turn_seconds: Annotated[float, Field(gt=0)] = 1.0
+    """How long a bulk load may keep a file waiting that a person has just changed."""
+    retry_seconds: Annotated[float, Field(gt=0)] = 1.0
+    """Wait after the first failure that may pass; it doubles with each further one."""
+    retry_max_seconds: Annotated[float, Field(gt=0)] = 60.0
+    retry_attempts: Annotated[int, Field(ge=1)] = 8
+    """After so many the file is failed; the next sweep tries it afresh."""
+    ocr: bool = False
+    """Read images and scanned pages with Tesseract (its language data must be installed)."""
+    ocr_languages: str = "eng"
+    """Tesseract's names, joined by `+`: `eng+chi_sim`."""
+
+    @property
+    def retry(self) -> RetryPolicy:
+        return RetryPolicy(self.retry_seconds, self.retry_max_seconds, self.retry_attempts)

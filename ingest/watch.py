@@ -1,0 +1,166 @@
+"""Watched folders -> file events. The only file that imports watchdog; knows no ledger.
+
+Events are hints: they say where to look, and the sweep finds what they miss. Whatever is not a
+plain change of one file (a directory that moved, a lost event, a folder that was replaced) becomes
+a request for a sweep.
+"""
+
+import logging
+import queue
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Literal
+
+from watchdog import events as wd
+from watchdog.observers.api import BaseObserver, ObservedWatch
+from watchdog.observers.inotify import InotifyObserver
+
+from ingest.files import ignored
+
+log = logging.getLogger(__name__)
+
+# Reading a file (opened, closed without writing) is not listed, so our own work makes no events.
+_LISTENED: list[type[wd.FileSystemEvent]] = [
+    wd.FileCreatedEvent,
+    wd.FileClosedEvent,
+    wd.FileMovedEvent,
+    wd.FileDeletedEvent,
+    wd.DirCreatedEvent,
+    wd.DirMovedEvent,
+    wd.DirDeletedEvent,
+]
+_BACKLOG = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class FileEvent:
+    """Something happened to `path` in `folder`; `dest` is where a moved file went."""
+
+    kind: Literal["changed", "deleted", "moved"]
+    folder: str
+    path: str
+    dest: str = ""
+
+
+class Watcher:
+    """Follows folders with inotify, recursively, never through symbolic links.
+
+    Events wait in `events`; `sweep_wanted` is set when they do not tell the whole story.
+    `notify` is called, from watchdog's threads, after either.
+    """
+
+    def __init__(self, notify: Callable[[], None]) -> None:
+        self.events: queue.Queue[FileEvent] = queue.Queue(_BACKLOG)
+        self.sweep_wanted = Event()
+        self._notify = notify
+        self._watches: dict[Path, tuple[ObservedWatch, tuple[int, int]]] = {}
+        # Full events: a file moved in from outside is told from one that is being created.
+        self._observer: BaseObserver = InotifyObserver(generate_full_events=True)
+        # Watchdog tells of lost events only in its log.
+        self._oddities = _Oddities(self.want_sweep)
+        logging.getLogger("watchdog").addHandler(self._oddities)
+
+    def start(self, folders: Sequence[Path]) -> None:
+        self._observer.start()
+        self.tend(folders)
+
+    def stop(self) -> None:
+        logging.getLogger("watchdog").removeHandler(self._oddities)
+        self._observer.stop()
+        self._observer.join()
+
+    def tend(self, folders: Sequence[Path]) -> None:
+        """Watch folders that have appeared; watch anew those that were replaced or unmounted."""
+        for folder in folders:
+            identity = _identity(folder)
+            watch, known = self._watches.get(folder, (None, None))
+            if identity == known:
+                continue
+            if watch is not None:
+                self._observer.unschedule(watch)
+                del self._watches[folder]
+            if identity is not None:
+                self._watch(folder, identity)
+
+    def want_sweep(self) -> None:
+        self.sweep_wanted.set()
+        self._notify()
+
+    def put(self, event: FileEvent) -> None:
+        try:
+            self.events.put_nowait(event)
+        except queue.Full:
+            self.sweep_wanted.set()
+        self._notify()
+
+    def _watch(self, folder: Path, identity: tuple[int, int]) -> None:
+        handler = _Translator(folder, self)
+        try:
+            watch = self._observer.schedule(
+                handler, str(folder), recursive=True, event_filter=_LISTENED
+            )
+        except OSError as error:
+            # Most often the limit of inotify watches. The periodic sweep still sees changes.
+            log.warning("cannot watch %s (%s); changes are seen by the sweep", folder, error)
+            return
+        self._watches[folder] = (watch, identity)
+        self.want_sweep()
+
+
+class _Translator(wd.FileSystemEventHandler):
+    """Watchdog's events of one folder -> ours."""
+
+    def __init__(self, folder: Path, watcher: Watcher) -> None:
+        self._folder = folder
+        self._watcher = watcher
+
+    def dispatch(self, event: wd.FileSystemEvent) -> None:
+        source, dest = self._relative(event.src_path), self._relative(event.dest_path)
+        if event.is_directory:
+            # What a directory holds is asked of the disk; its files' own events may be lost.
+            if not (ignored(source or dest) and ignored(dest or source)):
+                self._watcher.want_sweep()
+        elif event.event_type == wd.EVENT_TYPE_MOVED:
+            self._moved(source, dest)
+        elif source and not ignored(source):
+            gone = event.event_type == wd.EVENT_TYPE_DELETED
+            kind: Literal["changed", "deleted"] = "deleted" if gone else "changed"
+            self._watcher.put(FileEvent(kind, str(self._folder), source))
+
+    def _moved(self, source: str, dest: str) -> None:
+        """A move from or to nowhere (outside, a temporary name) is a change or a deletion."""
+        folder = str(self._folder)
+        from_here = bool(source) and not ignored(source)
+        to_here = bool(dest) and not ignored(dest)
+        if from_here and to_here:
+            self._watcher.put(FileEvent("moved", folder, source, dest))
+        elif to_here:
+            self._watcher.put(FileEvent("changed", folder, dest))
+        elif from_here:
+            self._watcher.put(FileEvent("deleted", folder, source))
+
+    def _relative(self, path: bytes | str) -> str:
+        """The path inside the folder; empty for the folder itself and for no path."""
+        text = path.decode() if isinstance(path, bytes) else path
+        if not text or Path(text) == self._folder:
+            return ""
+        return Path(text).relative_to(self._folder).as_posix()
+
+
+class _Oddities(logging.Handler):
+    def __init__(self, tell: Callable[[], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell()
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

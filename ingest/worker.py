@@ -1,0 +1,171 @@
+"""One knowledge base kept true to its folders: events and sweeps in, turns of work out.
+
+Knows no other knowledge base and no process. Whoever starts it handles what it raises.
+"""
+
+import logging
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ingest.intake import Intake
+from ingest.parse import Parser
+from ingest.pipeline import Pipeline
+from ingest.settings import IngestSettings
+from ingest.sweep import Sweeper
+from ingest.turns import Turns
+from ingest.watch import FileEvent, Watcher
+from ingest.writer import Writer, open_writer
+from kb.catalog import Listed
+from kb.embedding import Embedder
+from kb.settings import KbSettings
+
+log = logging.getLogger(__name__)
+
+_TICK = 1.0
+"""Seconds after which a worker looks around even if nothing called it."""
+_EVENTS_AT_ONCE = 1000
+_SWEEP_SHARE = 10
+"""Sweeps that are asked for take at most a tenth of the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    writer: Writer
+    intake: Intake
+    sweeper: Sweeper
+    turns: Turns
+
+
+class Worker:
+    """`run` follows until `stop` is set; `complete` makes one pass. `clock`: epoch seconds."""
+
+    def __init__(
+        self,
+        listed: Listed,
+        uploads: Path,
+        embedder: Embedder,
+        kb_settings: KbSettings,
+        settings: IngestSettings,
+        stop: threading.Event,
+        *,
+        clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.listed = listed
+        self.watching = threading.Event()
+        self._uploads = uploads
+        self._embedder = embedder
+        self._kb_settings = kb_settings
+        self._settings = settings
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self._stop = stop
+        self._wake = threading.Event()
+        self._next_sweep = 0.0
+        self._sweep_seconds = 0.0
+
+    def stop(self) -> None:
+        """Set `stop`, and do not let the worker sleep over it. From any thread."""
+        self._stop.set()
+        self._wake.set()
+
+    def run(self) -> None:
+        """Follow the folders. Raises WriterBusy, StoreBroken at the start."""
+        with self._open() as parts:
+            watcher = Watcher(self._wake.set)
+            watcher.start(self._roots(parts))
+            try:
+                self.watching.set()
+                while not self._stop.is_set():
+                    self._step(parts, watcher)
+            finally:
+                watcher.stop()
+
+    def complete(self) -> None:
+        """One sweep, and all the work it finds, retries included."""
+        with self._open() as parts:
+            self._sweep(parts)
+            while not self._stop.is_set():
+                more = parts.turns.turn()  # at least once: deletions alone are published too
+                if not self._waiting(parts):
+                    break
+                self._pause(parts, 0.0 if more else _TICK)
+
+    def _step(self, parts: _Parts, watcher: Watcher) -> None:
+        self._wake.clear()  # before looking, so that nothing that comes meanwhile is slept over
+        watcher.tend(self._roots(parts))
+        parts.intake.apply(_drain(watcher.events))
+        if self._clock() >= self._sweep_due(watcher.sweep_wanted.is_set()):
+            watcher.sweep_wanted.clear()
+            self._sweep(parts)
+        if not parts.turns.turn() and watcher.events.empty():
+            self._pause(parts, _TICK)
+
+    def _sweep(self, parts: _Parts) -> None:
+        started = self._clock()
+        for root in self._roots(parts):
+            events = parts.sweeper.sweep(root)
+            if events:
+                log.info("sweep of %s found %d changes", root, len(events))
+            parts.intake.apply(events)
+        now = self._clock()
+        self._sweep_seconds = now - started
+        self._next_sweep = now + self._settings.sweep_seconds
+
+    def _sweep_due(self, wanted: bool) -> float:
+        if not wanted:
+            return self._next_sweep
+        last = self._next_sweep - self._settings.sweep_seconds
+        return last + _SWEEP_SHARE * self._sweep_seconds
+
+    def _pause(self, parts: _Parts, at_most: float) -> None:
+        due = parts.writer.ledger.next_due()
+        wait = at_most if due is None else min(at_most, max(0.0, due - self._clock()))
+        self._wake.wait(wait)
+
+    def _roots(self, parts: _Parts) -> list[Path]:
+        return [*map(Path, parts.writer.ledger.folders()), self._uploads]
+
+    def _waiting(self, parts: _Parts) -> bool:
+        """Whether anything is in progress that can be finished now: its folder is there."""
+        files = parts.writer.ledger.all()
+        return any(f.status == "in_progress" and Path(f.folder).is_dir() for f in files)
+
+    @contextmanager
+    def _open(self) -> Iterator[_Parts]:
+        with (
+            open_writer(self.listed, self._embedder.name, self._clock) as writer,
+            closing(Parser(self._settings)) as parser,
+        ):
+            store, ledger = writer.store, writer.ledger
+            pipeline = Pipeline(
+                store,
+                ledger,
+                self._embedder,
+                parser,
+                self._kb_settings,
+                self._settings,
+                self._clock,
+            )
+            yield _Parts(
+                writer,
+                Intake(store, ledger, self._uploads, self._settings.settle_seconds),
+                Sweeper(store, ledger),
+                Turns(writer, pipeline, self._settings, self._clock, self._rng),
+            )
+
+
+def _drain(events: "queue.Queue[FileEvent]") -> list[FileEvent]:
+    out: list[FileEvent] = []
+    while len(out) < _EVENTS_AT_ONCE:
+        try:
+            out.append(events.get_nowait())
+        except queue.Empty:
+            break
+    return out

@@ -1,0 +1,88 @@
+"""A knowledge base opened for writing: the lock, the store, the ledger and the lexical index.
+
+Knows which state is truth (SQLite) and which is derived: an index that lags is caught up, one that
+is broken is built again.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ingest.locks import WRITER, exclusive
+from kb.catalog import Listed
+from kb.chunking import VERSION as CHUNKER
+from kb.errors import StoreBroken
+from kb.ledger import Ledger
+from kb.lexical import LexicalIndex
+from kb.search import DATABASE, LEXICAL
+from kb.store import Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """What the one writing process holds."""
+
+    store: Store
+    ledger: Ledger
+    lexical: LexicalIndex
+
+    def publish(self) -> int:
+        """Commit to the lexical index what SQLite holds and it does not. Returns the generation."""
+        if self.lexical.generation != self.store.generation():
+            self.lexical.catch_up(self.store.changes(self.lexical.generation))
+        return self.lexical.generation
+
+
+@contextmanager
+def open_writer(listed: Listed, embedder: str, clock: Callable[[], float]) -> Iterator[Writer]:
+    """Open for writing with vectors from `embedder` (its name).
+
+    Raises WriterBusy, and StoreBroken for a knowledge base made with another embedder.
+    """
+    with exclusive(listed.folder / WRITER, f"knowledge base {listed.name}"):
+        store = Store(listed.folder / DATABASE)
+        try:
+            _must_fit(store, listed.name, embedder)
+            lexical = _open_lexical(listed.folder / LEXICAL, store)
+            try:
+                yield Writer(store, Ledger(store, clock), lexical)
+            finally:
+                lexical.close()
+        finally:
+            store.close()
+
+
+def _must_fit(store: Store, name: str, embedder: str) -> None:
+    made_with = store.meta("embedder")
+    if made_with != embedder:
+        raise StoreBroken(
+            f"knowledge base {name} was embedded with {made_with}, not with {embedder}:"
+            " set [kb] embedder back, or make a new knowledge base"
+        )
+    if store.meta("chunker") != str(CHUNKER):
+        raise StoreBroken(f"knowledge base {name} was cut by another chunker: make a new one")
+
+
+def _open_lexical(folder: Path, store: Store) -> LexicalIndex:
+    """Open and catch up. What cannot be used is thrown away and built again from SQLite."""
+    try:
+        return _caught_up(folder, store)
+    except (StoreBroken, ValueError) as error:  # ValueError: tantivy finds out while it writes
+        log.warning("%s; it is built again from the database", error)
+    shutil.rmtree(folder)
+    return _caught_up(folder, store)
+
+
+def _caught_up(folder: Path, store: Store) -> LexicalIndex:
+    index = LexicalIndex(folder, readonly=False)
+    if index.generation > store.generation():
+        index.close()
+        raise StoreBroken(f"the lexical index {folder.name} is ahead of the database")
+    if index.generation < store.generation():
+        index.catch_up(store.changes(index.generation))
+    return index

@@ -1,0 +1,131 @@
+"""What happened while nobody watched is found by comparing the folder with the ledger."""
+
+import os
+import shutil
+import threading
+from pathlib import Path
+
+from ingest.sweep import Sweeper
+from ingest.watch import FileEvent
+from kb.embedding import FakeEmbedder
+from kb.ledger import Ledger
+from kb.store import Store
+from tests.ingest.homes import Home, files_of, states
+
+
+class CountingEmbedder(FakeEmbedder):
+    """Counts passages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def passages(self, texts):  # type: ignore[no-untyped-def]
+        self.count += len(texts)
+        return super().passages(texts)
+
+
+def test_changes_during_downtime_are_healed(home: Home) -> None:
+    for name, animal in {"stays.md": "zebra", "edited.md": "ibex", "gone.md": "lynx"}.items():
+        home.write(name, f"a {animal}")
+    home.sweep()
+    kb = home.kb()
+    home.write("edited.md", "a markhor now")
+    home.write("new.md", "an okapi")
+    (home.docs / "gone.md").unlink()
+    home.sweep()
+    assert set(states(kb)) == {"stays.md", "edited.md", "new.md"}
+    assert set(states(kb).values()) == {"completed"}
+    for animal, names in {
+        "zebra": ["stays.md"],
+        "ibex": [],
+        "lynx": [],
+        "okapi": ["new.md"],
+    }.items():
+        assert files_of(kb, animal) == names
+    assert files_of(kb, "markhor") == ["edited.md"]
+
+
+def test_what_only_moved_is_not_read_or_embedded_again(home: Home) -> None:
+    embedder = CountingEmbedder()
+    home.write("old/a.md", "# Rule\nan okapi")
+    home.write("old/b.md", "# Rule\na bongo")
+    home.sweep(embedder=embedder)
+    kb = home.kb()
+    ids = {file.id for file in kb.ledger.all()}
+    assert embedder.count == 2
+    (home.docs / "old").rename(home.docs / "new")
+    home.sweep(embedder=embedder)
+    assert {file.id for file in kb.ledger.all()} == ids
+    assert files_of(kb, "okapi") == ["new/a.md"]
+    assert embedder.count == 2
+
+
+def test_a_touched_file_is_not_embedded_again(home: Home) -> None:
+    embedder = CountingEmbedder()
+    file = home.write("a.md", "an okapi")
+    home.sweep(embedder=embedder)
+    os.utime(file, (1, 1))
+    home.sweep(embedder=embedder)
+    assert states(home.kb()) == {"a.md": "completed"}
+    assert embedder.count == 1
+
+
+def test_nothing_is_deleted_while_the_folder_is_missing(home: Home) -> None:
+    home.write("a.md", "an okapi")
+    home.sweep()
+    shutil.rmtree(home.docs)
+    home.sweep()
+    assert files_of(home.kb(), "okapi") == ["a.md"]
+
+
+def test_an_empty_folder_on_another_device_is_an_unmounted_one(home: Home) -> None:
+    file = home.write("a.md", "an okapi")
+    home.sweep()
+    store = Store(home.catalog.get("handbook").folder / "knowledge.db")
+    store.set_meta(f"device {home.docs}", "another")
+    file.unlink()
+    home.sweep()
+    assert files_of(home.kb(), "okapi") == ["a.md"]
+    # Once it holds something again, it is believed.
+    home.write("b.md", "a bongo")
+    home.sweep()
+    assert set(states(home.kb())) == {"b.md"}
+    store.close()
+
+
+def test_a_folder_that_a_person_emptied_is_empty(home: Home) -> None:
+    home.write("a.md", "an okapi").unlink()
+    home.write("b.md", "a bongo")
+    home.sweep()
+    (home.docs / "b.md").unlink()
+    home.sweep()
+    assert states(home.kb()) == {}
+
+
+def test_work_in_progress_is_not_reported_twice(home: Home) -> None:
+    home.write("a.md", "an okapi")
+    store = Store(home.catalog.get("handbook").folder / "knowledge.db")
+    sweeper = Sweeper(store, Ledger(store))
+    assert sweeper.sweep(home.docs) == [FileEvent("changed", str(home.docs), "a.md")]
+    Ledger(store).changed(str(home.docs), "a.md")
+    assert sweeper.sweep(home.docs) == []
+    store.close()
+
+
+def test_names_that_are_no_text_are_left_out(home: Home) -> None:
+    bad = os.fsencode(home.docs) + b"/\xb2\xe2\xca\xd4.md"
+    Path(os.fsdecode(bad)).write_text("gb18030 in the name")
+    home.write("测试.md", "an okapi")
+    home.sweep()
+    assert states(home.kb()) == {"测试.md": "completed"}
+
+
+def test_a_stopped_pass_ends(home: Home) -> None:
+    home.write("a.md", "an okapi")
+    worker = home.worker()
+    worker.stop()
+    thread = threading.Thread(target=worker.complete)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()

@@ -1,0 +1,95 @@
+"""One writer a knowledge base; a derived index that lags or broke is made whole from SQLite."""
+
+import logging
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from ingest.writer import open_writer
+from kb.embedding import FakeEmbedder
+from kb.errors import StoreBroken, WriterBusy
+from tests.ingest.homes import Home, eventually, files_of
+
+
+def test_a_second_writer_is_refused(home: Home) -> None:
+    listed = home.catalog.get("handbook")
+    name = home.embedder.name
+    with (
+        open_writer(listed, name, time.time),
+        pytest.raises(WriterBusy, match=r"knowledge base handbook is in use by process \d+"),
+        open_writer(listed, name, time.time),
+    ):
+        pass
+    with open_writer(listed, name, time.time):
+        pass
+
+
+def test_another_embedder_is_refused_and_other_knowledge_bases_go_on(
+    home: Home, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "other").mkdir()
+    home.catalog.add("alien", "some-other-model", 1, watch=tmp_path / "other")
+    with pytest.raises(StoreBroken, match="embedded with some-other-model, not with fake-64"):
+        home.worker("alien").complete()
+    kb = home.kb()
+    with home.following():
+        home.write("a.md", "an okapi")
+        eventually(lambda: files_of(kb, "okapi") == ["a.md"])
+    assert caplog.text.count("knowledge base alien was embedded with") == 1
+
+
+def test_a_writer_elsewhere_is_waited_for(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    kb = home.kb()
+    home.write("a.md", "an okapi")
+    with open_writer(home.catalog.get("handbook"), home.embedder.name, time.time) as writer:
+        with home.following():
+            pass
+        assert "is in use by process" in caplog.text
+        assert writer.store.generation() == 0
+    with home.following():
+        eventually(lambda: files_of(kb, "okapi") == ["a.md"])
+
+
+@pytest.mark.parametrize("damage", ["missing", "torn", "behind", "ahead"])
+def test_a_broken_lexical_index_is_built_again(
+    home: Home, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = home.catalog.get("handbook").folder
+    before = folder / "before"
+    home.write("a.md", "an okapi")
+    home.sweep()
+    shutil.copytree(folder / "lexical", before)
+    home.write("b.md", "a bongo")
+    home.sweep()
+    if damage == "torn":
+        for file in (folder / "lexical").glob("*.term"):
+            file.write_bytes(b"x")
+    elif damage == "ahead":
+        for file in folder.glob("knowledge.db*"):
+            file.unlink()
+        home.catalog.add("fresh", home.embedder.name, 1, watch=home.docs)
+        shutil.copy(home.catalog.get("fresh").folder / "knowledge.db", folder)
+    else:
+        shutil.rmtree(folder / "lexical")
+        if damage == "behind":
+            shutil.copytree(before, folder / "lexical")
+    with caplog.at_level(logging.WARNING):
+        home.sweep()
+    assert ("built again" in caplog.text) == (damage in ("torn", "ahead"))
+    for animal, name in {"okapi": "a.md", "bongo": "b.md"}.items():
+        found = home.kb().search(animal, 5, mode="lexical")
+        assert [hit.filename for hit in found.hits] == [name]
+
+
+def test_passages_stay_findable_by_words_after_a_retirement(home: Home) -> None:
+    home.write("a.md", "an okapi")
+    file = home.write("b.md", "an okapi too")
+    home.sweep()
+    file.unlink()
+    home.sweep()
+    kb = home.kb()
+    assert FakeEmbedder().name == home.embedder.name
+    assert [h.filename for h in kb.search("okapi", 5, mode="lexical").hits] == ["a.md"]
+    assert kb._lexical.generation == kb.store.generation()
