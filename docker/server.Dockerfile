@@ -1,0 +1,10 @@
+# The server. Build from the repository's root: docker build -f docker/server.Dockerfile .
+FROM python:3.11-slim
+WORKDIR /srv
+RUN apt-get update && apt-get install -y --no-install-recommends make && rm -rf /var/lib/apt/lists/*
+COPY . .
+RUN make setup DEVICE=cpu
+RUN useradd --create-home vademecum && mkdir /data && chown vademecum /data
+USER vademecum
+ENV VADEMECUM_HOME=/data
+ENTRYPOINT [".venv/bin/python", "-m", "app.serve"]
