@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ingest.locks import HOME, exclusive
 from ingest.service import Service
 from ingest.settings import IngestSettings
 from ingest.worker import Worker
@@ -20,6 +19,7 @@ from kb.catalog import DEFAULT, Catalog, Listed
 from kb.embedding import Embedder, open_embedder
 from kb.errors import BadConfiguration, BadData, VademecumError
 from kb.ledger import Ledger
+from kb.locks import INGEST, exclusive
 from kb.search import DATABASE
 from kb.settings import Configuration, KbSettings, load
 from kb.store import Store
@@ -109,7 +109,7 @@ def _prepared(configuration: Configuration) -> Iterator[Prepared]:
     kb_settings = configuration.section("kb", KbSettings)
     settings = configuration.section("ingest", IngestSettings)
     home = configuration.home
-    with exclusive(home / HOME, f"the home {home.name}"):
+    with exclusive(home / INGEST, f"the home {home.name}"):
         embedder = open_embedder(kb_settings, home)
         catalog = Catalog(home)
         if not catalog.all():

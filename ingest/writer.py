@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ingest.locks import WRITER, exclusive
 from kb.catalog import Listed
 from kb.chunking import VERSION as CHUNKER
 from kb.errors import StoreBroken
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
+from kb.locks import WRITER, exclusive
 from kb.search import DATABASE, LEXICAL
 from kb.store import Store
 

@@ -74,6 +74,15 @@ class LexicalIndex:
         ids = self._searcher.fast_field_values("id", [address for _, address in found])
         return [(int(i), float(s)) for i, (s, _) in zip(ids, found, strict=True) if i is not None]
 
+    def ids(self) -> list[int]:
+        """The chunks it holds, as often as it holds them; for checking it against the store."""
+        n = self._searcher.num_docs
+        if n == 0:
+            return []
+        found = self._searcher.search(tantivy.Query.all_query(), n, count=False).hits
+        ids = self._searcher.fast_field_values("id", [address for _, address in found])
+        return [int(i) for i in ids if i is not None]
+
     def rarity(self, query: Sequence[str]) -> dict[str, float]:
         """BM25's inverse document frequency of each word in this knowledge base."""
         n = max(self._searcher.num_docs - 1, 0)

@@ -1,6 +1,9 @@
 """The nouns of a knowledge base: frozen, without I/O."""
 
+import re
 from dataclasses import dataclass
+
+FILE_ID = re.compile(r"file-[0-9a-f]{24}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +78,16 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The answer of a search: hits, best first, the generation they were read at, and the
-    query's content words, rarest first."""
+    """The answer of a search: hits, best first, and the generation they were read at.
+
+    `keywords` are the query's content words, rarest first; `background` the mean cosine of
+    candidates that are related but far from best (ranks 21 to 40), None where there are fewer.
+    """
 
     hits: tuple[Hit, ...]
     generation: int
     keywords: tuple[str, ...] = ()
+    background: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +137,10 @@ def page_at(pages: tuple[int, ...], offset: int) -> int | None:
     if not pages:
         return None
     return max(1, sum(1 for start in pages if start <= offset))
+
+
+def shown_name(path: str) -> str:
+    """A ledger path as people see it: an upload lies in a folder named after its id, which tells
+    them nothing."""
+    head, _, rest = path.partition("/")
+    return rest if rest and FILE_ID.fullmatch(head) else path

@@ -20,7 +20,7 @@ from kb.embedding import Embedder
 from kb.errors import NotYet, StoreBroken
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
-from kb.records import Found, Hit
+from kb.records import Found, Hit, shown_name
 from kb.settings import KbSettings
 from kb.store import Row, Store, chunk_of, context
 from kb.words import content_words, words
@@ -95,13 +95,14 @@ class KnowledgeBase:
             cosines = dense | self._dense.cosines(vector, missing)
             rarity = self._lexical.rarity(content_words(question))
         scores = _fuse(cosines, lexical, mode, self._settings.dense_weight)
-        alive = self._alive(sorted(scores, key=lambda i: -scores[i]), k)
+        ranked = sorted(scores, key=lambda i: -scores[i])
+        alive = self._alive(ranked, k)
         hits = tuple(
             _hit(row, scores[i], cosines.get(i, 0.0), lexical.get(i, 0.0), rarity)
             for i, row in alive
         )
         keywords = tuple(sorted(rarity, key=lambda word: -rarity[word]))
-        return Found(hits, generation, keywords)
+        return Found(hits, generation, keywords, _background(ranked, cosines))
 
     def _alive(self, ranked: Sequence[int], k: int) -> list[tuple[int, Row]]:
         """The first `k` of the ranked chunks that are alive, asking SQLite for a few at a time."""
@@ -137,7 +138,18 @@ def merge(founds: Sequence[Found], k: int) -> Found:
         return founds[0]
     hits = sorted((h for f in founds for h in f.hits), key=lambda h: -(h.cosine + 0.1 * h.coverage))
     keywords = dict.fromkeys(word for f in founds for word in f.keywords)
-    return Found(tuple(hits[:k]), max((f.generation for f in founds), default=0), tuple(keywords))
+    known = [f.background for f in founds if f.background is not None]
+    return Found(
+        tuple(hits[:k]),
+        max((f.generation for f in founds), default=0),
+        tuple(keywords),
+        max(known, default=None),
+    )
+
+
+def _background(ranked: Sequence[int], cosines: dict[int, float]) -> float | None:
+    far = [cosines[i] for i in ranked[20:40] if i in cosines]
+    return sum(far) / len(far) if len(far) == 20 else None
 
 
 def _fuse(
@@ -166,7 +178,7 @@ def _hit(row: Row, score: float, cosine: float, lexical: float, rarity: dict[str
     return Hit(
         chunk=chunk_of(row),
         file_id=row["file_id"],
-        filename=row["path"],
+        filename=shown_name(row["path"]),
         title=row["title"],
         document_sha256=row["sha256"],
         score=score,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from kb.errors import StoreBroken
 from kb.migrations import migrate
-from kb.records import Changes, Chunk, Document, Entry, Parsed, Piece, page_at
+from kb.records import Changes, Chunk, Document, Entry, Parsed, Piece, page_at, shown_name
 
 Row = sqlite3.Row
 
@@ -201,7 +201,8 @@ class Store:
             return None
         r = found[0]
         pages = tuple(json.loads(r["pages"]))
-        return Document(r["id"], file_id, r["path"], r["title"], r["text"], r["sha256"], pages)
+        name = shown_name(r["path"])
+        return Document(r["id"], file_id, name, r["title"], r["text"], r["sha256"], pages)
 
     def counts(self) -> dict[str, int]:
         """Live documents and chunks, and dead chunks still on disk."""

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock file that the system frees when its process dies."""
+"""One at a time: a lock file that the system frees when its process dies. Knows no purpose."""
 
 import fcntl
 import os
@@ -10,13 +10,13 @@ from kb.errors import WriterBusy
 
 WRITER = "writer.lock"
 """In a knowledge base's folder: held by whoever writes it."""
-HOME = "ingest.lock"
+INGEST = "ingest.lock"
 """In the home: held by a running `ingest run` or `ingest sweep`."""
 
 
 @contextmanager
 def exclusive(file: Path, what: str) -> Iterator[None]:
-    """Hold `file`. Raises WriterBusy, naming `what` and the process that holds it, at once."""
+    """Hold `file`. Raises WriterBusy at once, naming `what` and the process that holds it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -1,0 +1,1 @@
+"""Answers. Only reads the knowledge base; speaks to the engine over HTTP."""

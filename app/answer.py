@@ -1,0 +1,215 @@
+"""question -> stream of events: the story of an answer.
+
+Retrieve, refuse without evidence, lead with the passages' own words where the model is weak, let
+the model speak from the references, check every citation. Knows nothing of HTTP.
+"""
+
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+
+from app.citations import CitationStream, quote
+from app.engine import Delta, Engine, Message
+from app.evidence import chance
+from app.rewrite import standalone
+from app.settings import AppSettings, EngineSettings
+from kb import prompt
+from kb.models import describe
+from kb.records import Citation, Found, Hit
+from kb.search import KnowledgeBase, merge
+from kb.words import is_chinese
+
+REFUSAL = {
+    "en": "The knowledge base holds no answer to this question.",
+    "zh": "知识库中没有能够回答这个问题的内容。",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What suits a model: the languages it writes (empty: all), the room for references in its
+    prompt, and how many sentences of the passages lead its answer."""
+
+    languages: tuple[str, ...]
+    context_tokens: int
+    quotes: int
+
+    @classmethod
+    def of(cls, engine: EngineSettings, app: AppSettings) -> "Profile":
+        """A bundled model is small: short prompts, and the passages speak first."""
+        bundled = describe(engine.model) if not engine.url else None
+        context, quotes = (160, 2) if bundled else (2000, 0)
+        return cls(
+            bundled.languages if bundled else (),
+            app.context_tokens or context,
+            app.quotes if app.quotes >= 0 else quotes,
+        )
+
+    def speaks(self, language: str) -> bool:
+        return not self.languages or language in self.languages
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question: the last user message, the turns before it, the engine's sampling options."""
+
+    question: str
+    history: tuple[dict[str, str], ...]
+    options: Mapping[str, Any]
+    top_k: int
+    min_generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cited:
+    citation: Citation
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end: why (`stop` or `length`), token counts, and interface.md's `knowledge` object."""
+
+    reason: str
+    usage: Mapping[str, int]
+    knowledge: dict[str, Any]
+
+
+Event = Text | Cited | Finished
+NOTHING_USED: Mapping[str, int] = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+class Answerer:
+    """Answers questions from knowledge bases with one engine."""
+
+    def __init__(self, engine: Engine, settings: AppSettings, profile: Profile) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._profile = profile
+
+    async def answer(
+        self, asked: Asked, stores: Sequence[KnowledgeBase]
+    ) -> AsyncGenerator[Event, None]:
+        """Text and citations, then one Finished. Raises NotYet, EngineDown, BadData."""
+        earlier = [m["content"] for m in asked.history if m["role"] == "user"]
+        query = standalone(asked.question, earlier)
+        found, generations = await run_in_threadpool(_retrieve, query, asked, stores)
+        told = _Told(query, found, generations, self._engine.model)
+        language = "zh" if is_chinese(asked.question) else "en"
+        if chance(found) < self._settings.evidence:
+            yield Text(REFUSAL[language])
+            yield Finished("stop", NOTHING_USED, told.knowledge(refused=True))
+            return
+        excerpts = prompt.excerpts(query, found.hits, self._profile.context_tokens)
+        used = {excerpt.number for excerpt in excerpts}
+        told.set_aside = [n for n in range(1, len(found.hits) + 1) if n not in used]
+
+        speaks = self._profile.speaks(language)
+        offset = 0
+        for event in _lead(query, found.hits, self._profile.quotes if speaks else 3):
+            offset += len(event.text) if isinstance(event, Text) else 0
+            yield told.note(event)
+        if not speaks:
+            yield Finished("stop", NOTHING_USED, told.knowledge())
+            return
+        if offset:
+            yield Text("\n\n")
+            offset += 2
+        last = Delta()
+        messages = prompt.messages(asked.question, excerpts, asked.history)
+        citing = CitationStream(found.hits, offset)
+        async with aclosing(self._engine.stream(messages, asked.options)) as deltas:
+            async for last in deltas:
+                for piece in citing.feed(last.text):
+                    yield told.note(_event(piece))
+        for piece in citing.finish():
+            yield told.note(_event(piece))
+        yield Finished(last.finish_reason or "stop", last.usage or NOTHING_USED, told.knowledge())
+
+    async def passthrough(
+        self, messages: Sequence[Message], options: Mapping[str, Any]
+    ) -> AsyncGenerator[Event, None]:
+        """The model alone, without knowledge: the messages go to the engine as they are."""
+        last = Delta()
+        async with aclosing(self._engine.stream(messages, options)) as deltas:
+            async for last in deltas:
+                if last.text:
+                    yield Text(last.text)
+        yield Finished(last.finish_reason or "stop", last.usage or NOTHING_USED, {})
+
+
+class _Told:
+    """What has been said so far, for the `knowledge` object at the end."""
+
+    def __init__(self, query: str, found: Found, generations: dict[str, int], release: str) -> None:
+        self._query = query
+        self._found = found
+        self._generations = generations
+        self._release = release
+        self._grounded = False
+        self.set_aside: list[int] = []
+
+    def note(self, event: Event) -> Event:
+        self._grounded |= isinstance(event, Cited) and event.citation.verified
+        return event
+
+    def knowledge(self, *, refused: bool = False) -> dict[str, Any]:
+        return {
+            "grounded": self._grounded,
+            "refused": refused,
+            "release": self._release,
+            "generation": self._generations,
+            "query": self._query,
+            "keywords": list(self._found.keywords[:8]),
+            "set_aside": self.set_aside,
+            "hits": [
+                {
+                    "number": number,
+                    "file_id": hit.file_id,
+                    "filename": hit.filename,
+                    "page": hit.chunk.page,
+                    "score": round(hit.score, 4),
+                    "text": hit.chunk.text,
+                }
+                for number, hit in enumerate(self._found.hits, 1)
+            ],
+        }
+
+
+def _retrieve(
+    query: str, asked: Asked, stores: Sequence[KnowledgeBase]
+) -> tuple[Found, dict[str, int]]:
+    founds = [
+        store.search(query, asked.top_k, min_generation=asked.min_generation) for store in stores
+    ]
+    generations = {s.id: f.generation for s, f in zip(stores, founds, strict=True)}
+    return merge(founds, asked.top_k), generations
+
+
+def _lead(query: str, hits: Sequence[Hit], quotes: int) -> Iterable[Text | Cited]:
+    """The sentences nearest to the question, word for word, each with its citation."""
+    offset = 0
+    for n, found in enumerate(prompt.nearest(query, hits[:3])[:quotes]):
+        number = 1 + hits.index(found.hit)
+        said = f"{chr(10) if n else ''}“{_flat(found.text)}” "
+        yield Text(said)
+        yield Cited(quote(found.hit, number, found.start, found.end, index=offset + len(said)))
+        mark = f"[{number}]"
+        yield Text(mark)
+        offset += len(said) + len(mark)
+
+
+def _flat(sentence: str) -> str:
+    """A sentence as it reads in an answer: without list marks and the table's bars."""
+    return " ".join(sentence.lstrip("-*•|# ").rstrip("| ").replace("|", ", ").split())
+
+
+def _event(piece: str | Citation) -> Event:
+    return Text(piece) if isinstance(piece, str) else Cited(piece)

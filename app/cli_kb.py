@@ -1,0 +1,130 @@
+"""`vademecum kb`: make, look into, check and remove knowledge bases."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.output import AsJson, say, show
+from kb.catalog import Catalog, Listed
+from kb.ledger import Ledger
+from kb.lexical import LexicalIndex
+from kb.search import DATABASE, LEXICAL
+from kb.settings import KbSettings, load
+from kb.store import Store
+
+bases = typer.Typer(help="Knowledge bases.", no_args_is_help=True)
+
+
+@bases.command("list")
+def list_all(as_json: AsJson = False) -> None:
+    """What exists, with ids and watched folders."""
+    show([_row(one) for one in Catalog(load().home).all()], as_json)
+
+
+@bases.command()
+def add(
+    name: str,
+    watch: Annotated[Path | None, typer.Option(help="A folder to follow.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an empty knowledge base; a running ingest takes it up within a second."""
+    configuration = load()
+    embedder = configuration.section("kb", KbSettings).embedder
+    one = Catalog(configuration.home).add(name, embedder, int(time.time()), watch)
+    show(_row(one), as_json)
+
+
+@bases.command()
+def remove(name: str, as_json: AsJson = False) -> None:
+    """Forget a knowledge base and its uploads. Watched folders are not touched."""
+    show(_row(Catalog(load().home).remove(name)), as_json)
+
+
+@bases.command()
+def search(
+    name: str,
+    query: str,
+    k: Annotated[int, typer.Option("-k", help="How many passages.", min=1, max=100)] = 8,
+    as_json: AsJson = False,
+) -> None:
+    """The best passages for a query, straight from the knowledge base."""
+    from kb.embedding import open_embedder
+    from kb.search import KnowledgeBase
+
+    configuration = load()
+    settings = configuration.section("kb", KbSettings)
+    one = Catalog(configuration.home).get(name)
+    kb = KnowledgeBase(one.folder, open_embedder(settings, configuration.home), settings)
+    found = kb.search(query, k)
+    kb.close()
+    hits = [
+        {
+            "filename": hit.filename,
+            "page": hit.chunk.page,
+            "score": round(hit.score, 4),
+            "start": hit.chunk.start,
+            "end": hit.chunk.end,
+            "text": hit.chunk.text,
+        }
+        for hit in found.hits
+    ]
+    if as_json:
+        show({"generation": found.generation, "hits": hits}, True)
+        return
+    for hit in hits:
+        page = f", page {hit['page']}" if hit["page"] else ""
+        typer.echo(f"{hit['score']:8.4f}  {hit['filename']}{page}\n{hit['text']}\n")
+
+
+@bases.command()
+def stats(name: str, as_json: AsJson = False) -> None:
+    """Documents, passages, files by state, generations and bytes on disk."""
+    one = Catalog(load().home).get(name)
+    show(_stats(one), as_json)
+
+
+@bases.command()
+def verify(name: str, as_json: AsJson = False) -> None:
+    """Check that text, passages, vectors and index agree. Exit code 1 if they do not."""
+    from kb.verify import verify as check
+
+    problems = check(Catalog(load().home).get(name))
+    if as_json:
+        show({"clean": not problems, "problems": problems}, True)
+    else:
+        typer.echo("\n".join(problems) or "clean")
+    if problems:
+        raise typer.Exit(1)
+
+
+@bases.command()
+def rebuild(name: str, as_json: AsJson = False) -> None:
+    """Build the lexical index anew from the database. Ingest must not be running."""
+    from kb.rebuild import rebuild as build
+
+    generation = build(Catalog(load().home).get(name))
+    say(f"the lexical index of {name} is new")
+    show({"generation": generation}, as_json)
+
+
+def _row(one: Listed) -> dict[str, Any]:
+    return {"name": one.name, "id": one.id, "watched": list(one.watched)}
+
+
+def _stats(one: Listed) -> dict[str, Any]:
+    store = Store(one.folder / DATABASE, readonly=True)
+    try:
+        return {
+            "name": one.name,
+            "id": one.id,
+            "embedder": store.meta("embedder"),
+            "generation": store.generation(),
+            "lexical_generation": LexicalIndex(one.folder / LEXICAL).generation,
+            **store.counts(),
+            "files": Ledger(store).counts(),
+            "bytes": sum(f.stat().st_size for f in one.folder.rglob("*") if f.is_file()),
+        }
+    finally:
+        store.close()

@@ -1,0 +1,175 @@
+"""A collection's passages as a knowledge base of its own, embedded once and kept for the next run.
+
+`HOME/eval/<hash of corpus, embedder, chunker>/`, in the same layout as any knowledge base. A run
+that was interrupted goes on where it stopped. Knows nothing of queries or scores.
+"""
+
+import hashlib
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from app.collection import Collection, Passage
+from kb.chunking import VERSION as CHUNKER
+from kb.chunking import chunk
+from kb.embedding import Embedder
+from kb.ledger import Ledger
+from kb.lexical import LexicalIndex
+from kb.locks import WRITER, exclusive
+from kb.models import locate
+from kb.records import Parsed, Piece
+from kb.search import DATABASE, LEXICAL
+from kb.settings import KbSettings
+from kb.store import Store, context
+
+GROUP = 512
+"""Passages of one embedding call and one transaction."""
+SAMPLE = 256
+"""Passages that are also encoded by the bare model, to compare speeds."""
+_FOLDER = "collection"
+Report = Callable[[str], None]
+
+
+def folder_of(collection: Collection, embedder: str, settings: KbSettings, home: Path) -> Path:
+    identity = f"{collection.corpus_sha256} {embedder} {CHUNKER} {settings.chunk_tokens}"
+    return home / "eval" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def build(
+    collection: Collection,
+    embedder: Embedder,
+    settings: KbSettings,
+    home: Path,
+    report: Report,
+    clock: Callable[[], float] = time.monotonic,
+) -> Path:
+    """The folder of the whole knowledge base, made at need. Speeds are kept in its `meta`."""
+    folder = folder_of(collection, embedder.name, settings, home)
+    with exclusive(folder / WRITER, f"the evaluation in {folder}"):
+        store = Store(folder / DATABASE)
+        try:
+            if store.meta("complete") is None:
+                _Builder(store, embedder, settings, report, clock).run(collection.passages)
+                began = clock()
+                _index(store, folder / LEXICAL)
+                with store.transaction():
+                    _add(store, "ingest_seconds", clock() - began)
+                _measure_raw(store, collection.passages, settings, home, report, clock)
+                store.set_meta("complete", "1")
+        finally:
+            store.close()
+    return folder
+
+
+def speeds(store: Store) -> dict[str, float | None]:
+    """Passages a second, of the run that embedded them."""
+
+    def rate(name: str) -> float | None:
+        seconds = float(store.meta(f"{name}_seconds") or 0)
+        count = float(store.meta(f"{name}_count") or 0)
+        return round(count / seconds, 1) if seconds else None
+
+    return {"ingest_passages_per_s": rate("ingest"), "raw_encode_passages_per_s": rate("raw")}
+
+
+class _Builder:
+    def __init__(
+        self,
+        store: Store,
+        embedder: Embedder,
+        settings: KbSettings,
+        report: Report,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._ledger = Ledger(store)
+        self._embedder = embedder
+        self._settings = settings
+        self._report = report
+        self._clock = clock
+
+    def run(self, passages: Sequence[Passage]) -> None:
+        if self._store.meta("embedder") is None:
+            with self._store.transaction():
+                self._store.set_meta("id", "vs_evaluation")
+                self._store.set_meta("created_at", str(int(time.time())))
+                self._store.set_meta("embedder", self._embedder.name)
+                self._store.set_meta("chunker", str(CHUNKER))
+        known = {file.path for file in self._ledger.all()}
+        # Texts of like length share a batch, so that little of it is padding.
+        todo = sorted((p for p in passages if p.id not in known), key=lambda p: len(p.text))
+        for start in range(0, len(todo), GROUP):
+            began = self._clock()
+            group = todo[start : start + GROUP]
+            self._put(group, began)
+            done = start + len(group) + len(known)
+            self._report(f"embedded {done} of {len(passages)} passages")
+
+    def _put(self, group: Sequence[Passage], began: float) -> None:
+        cut = [chunk(p.text, self._settings.chunk_tokens) for p in group]
+        texts = [
+            _embedded(p, piece) for p, pieces in zip(group, cut, strict=True) for piece in pieces
+        ]
+        vectors = self._embedder.passages(texts)
+        at = 0
+        with self._store.transaction():
+            for passage, pieces in zip(group, cut, strict=True):
+                file = self._ledger.changed(_FOLDER, passage.id)
+                self._store.put_document(
+                    file.id,
+                    hashlib.sha256(passage.text.encode()).hexdigest(),
+                    Parsed(passage.text, passage.title),
+                    pieces,
+                    vectors[at : at + len(pieces)],
+                )
+                at += len(pieces)
+                self._ledger.completed(file, size=len(passage.text), mtime_ns=0)
+            _add(self._store, "ingest_seconds", self._clock() - began)
+            _add(self._store, "ingest_count", len(group))
+
+
+def _embedded(passage: Passage, piece: Piece) -> str:
+    """As ingest embeds a chunk of a document with this title."""
+    return f"{context(passage.title, piece.heading)}\n{piece.text}"
+
+
+def _add(store: Store, key: str, value: float) -> None:
+    store.set_meta(key, str(float(store.meta(key) or 0) + value))
+
+
+def _index(store: Store, folder: Path) -> None:
+    index = LexicalIndex(folder, readonly=False)
+    try:
+        if index.generation < store.generation():
+            index.catch_up(store.changes(index.generation))
+    finally:
+        index.close()
+
+
+def _measure_raw(
+    store: Store,
+    passages: Sequence[Passage],
+    settings: KbSettings,
+    home: Path,
+    report: Report,
+    clock: Callable[[], float],
+) -> None:
+    """The speed of the bare model on a sample, in this process: what ingest can at best reach.
+
+    Nothing for a remote or a fake embedder.
+    """
+    if settings.embedder_url or settings.embedder.startswith("fake:"):
+        return
+    from sentence_transformers import SentenceTransformer
+
+    report("measuring the bare model")
+    model = SentenceTransformer(locate(settings.embedder, home))
+    sample = random.Random(0).sample(list(passages), min(SAMPLE, len(passages)))
+    texts = [f"{p.title}\n{p.text}" for p in sample]
+    model.encode(texts[:8], show_progress_bar=False)  # the first call allocates
+    began = clock()
+    model.encode(texts, show_progress_bar=False)
+    with store.transaction():
+        _add(store, "raw_seconds", clock() - began)
+        _add(store, "raw_count", len(texts))

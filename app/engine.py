@@ -1,0 +1,159 @@
+"""The language model as an HTTP peer: the only file that speaks to vLLM, which is never imported.
+
+Knows OpenAI's chat completions and nothing of documents. A fake with the same contract ships here.
+"""
+
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import httpx
+
+from kb.errors import BadData, EngineDown
+
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of generated text; the last one carries the reason it ended and the token counts."""
+
+    text: str = ""
+    finish_reason: str | None = None
+    usage: Mapping[str, int] | None = None
+
+
+class Engine(Protocol):
+    """What the server asks of a language model."""
+
+    @property
+    def model(self) -> str:
+        """The base model's name, as `/v1/models` shows it."""
+        ...
+
+    def stream(
+        self, messages: Sequence[Message], options: Mapping[str, Any]
+    ) -> AsyncGenerator[Delta, None]:
+        """Generate. `options` are OpenAI's sampling fields. Raises EngineDown, BadData."""
+        ...
+
+    async def ready(self) -> bool:
+        """Whether a question can be answered now."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class HttpEngine:
+    """An OpenAI-compatible server at `url`, asked for `model`; `shown` is how users name it."""
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        shown: str = "",
+        key: str = "",
+        timeout: float = 120.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._asked = model
+        self._shown = shown or model
+        self._client = httpx.AsyncClient(
+            base_url=url,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(timeout, connect=5.0),
+            transport=transport,
+        )
+
+    @property
+    def model(self) -> str:
+        return self._shown
+
+    async def ready(self) -> bool:
+        try:
+            reply = await self._client.get("/v1/models", timeout=2.0)
+        except httpx.HTTPError:
+            return False
+        return reply.status_code == httpx.codes.OK
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def stream(
+        self, messages: Sequence[Message], options: Mapping[str, Any]
+    ) -> AsyncGenerator[Delta, None]:
+        body = {
+            **options,
+            "model": self._asked,
+            "messages": list(messages),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        try:
+            async with self._client.stream("POST", "/v1/chat/completions", json=body) as reply:
+                if reply.is_error:
+                    raise _refusal(reply.status_code, await reply.aread())
+                async for line in reply.aiter_lines():
+                    if line.startswith("data: ") and line != "data: [DONE]":
+                        yield _delta(line.removeprefix("data: "))
+        except httpx.HTTPError as error:
+            raise EngineDown("the language model does not answer right now") from error
+
+
+def _delta(data: str) -> Delta:
+    try:
+        chunk = json.loads(data)
+        if "error" in chunk:
+            raise EngineDown("the language model broke off")
+        choices = chunk.get("choices") or [{}]
+        usage = chunk.get("usage")
+        return Delta(
+            (choices[0].get("delta") or {}).get("content") or "",
+            choices[0].get("finish_reason"),
+            {k: v for k, v in usage.items() if isinstance(v, int)} if usage else None,
+        )
+    except (ValueError, AttributeError, IndexError) as error:
+        raise EngineDown("the language model sent something that is no answer") from error
+
+
+def _refusal(status: int, body: bytes) -> Exception:
+    if status >= 500 or status in (401, 403, 404, 429):
+        return EngineDown(f"the language model refused to answer (status {status})")
+    try:
+        reason = str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        reason = f"status {status}"
+    return BadData(f"the language model cannot take this request: {reason}")
+
+
+class FakeEngine:
+    """Streams a fixed reply word by word, and remembers what it was asked. For tests."""
+
+    def __init__(self, reply: str = "It is as the references say.", *, up: bool = True) -> None:
+        self.reply = reply
+        self.up = up
+        self.asked: list[tuple[list[Message], dict[str, Any]]] = []
+
+    @property
+    def model(self) -> str:
+        return "fake"
+
+    async def ready(self) -> bool:
+        return self.up
+
+    async def close(self) -> None:
+        return None
+
+    async def stream(
+        self, messages: Sequence[Message], options: Mapping[str, Any]
+    ) -> AsyncGenerator[Delta, None]:
+        if not self.up:
+            raise EngineDown("the language model does not answer right now")
+        self.asked.append((list(messages), dict(options)))
+        pieces = self.reply.split(" ")
+        for i, piece in enumerate(pieces):
+            yield Delta(piece if i == 0 else f" {piece}")
+        usage = {"prompt_tokens": 10, "completion_tokens": len(pieces)}
+        yield Delta("", "stop", usage | {"total_tokens": 10 + len(pieces)})

@@ -1,0 +1,110 @@
+"""POST /v1/chat/completions: decode, ask `app.answer`, encode as OpenAI does; plain or streamed.
+
+With knowledge (the default) the server writes the prompt: the client's system messages are dropped,
+so that no client can talk the rules away. With `"knowledge": {"enabled": false}` all messages go to
+the model as they are.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
+
+from app.answer import Asked, Event
+from app.auth import Caller
+from app.completion import MODEL, Completion
+from app.errors import BadRequest, UnknownModel, describe
+from app.gate import Chatting
+from app.parts import Parts, parts
+from app.schemas import Chat
+from kb.errors import VademecumError
+
+router = APIRouter()
+_SAMPLING = ("top_p", "stop", "seed", "frequency_penalty", "presence_penalty")
+
+
+@router.post("/v1/chat/completions", response_model=None)
+async def complete(body: Chat, request: Request, caller: Chatting) -> Response:
+    at = parts(request)
+    if body.model not in (MODEL, at.engine.model):
+        raise UnknownModel(f"there is no model {body.model!r}; see /v1/models")
+    completion = Completion(body.model)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(at.places.take())
+        events = await stack.enter_async_context(
+            aclosing(at.metrics.watch(await _events(body, at, caller)))
+        )
+        first = await anext(events)  # an error until here still has a status of its own
+        if not body.stream:
+            return JSONResponse(completion.whole([first, *[event async for event in events]]))
+        usage = body.stream_options is not None and body.stream_options.include_usage
+        return _Stream(_chunks(completion, first, events, usage), stack.pop_all())
+
+
+class _Stream(StreamingResponse):
+    """Lets go of its place and of the engine however the reply ends, a client that hangs up
+    before the first byte included."""
+
+    def __init__(self, chunks: AsyncGenerator[str, None], stack: AsyncExitStack) -> None:
+        super().__init__(
+            chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+        )
+        self._stack = stack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._stack:
+            await super().__call__(scope, receive, send)
+
+
+async def _chunks(
+    completion: Completion, first: Event, events: AsyncGenerator[Event, None], usage: bool
+) -> AsyncGenerator[str, None]:
+    """Server-sent events. After the first byte an error can only be told as a chunk."""
+    try:
+        for chunk in completion.opening(first):
+            yield completion.sse(chunk)
+        async for event in events:
+            for chunk in completion.chunks(event, usage=usage):
+                yield completion.sse(chunk)
+    except VademecumError as error:
+        yield completion.sse(describe(error))
+    yield "data: [DONE]\n\n"
+
+
+async def _events(body: Chat, at: Parts, caller: Caller) -> AsyncGenerator[Event, None]:
+    options = _options(body, at.settings.max_answer_tokens)
+    if not body.knowledge.enabled:
+        messages = [{"role": _role(m.role), "content": m.text} for m in body.messages]
+        return at.answerer.passthrough(messages, options)
+    turns = [m for m in body.messages if m.role in ("user", "assistant")]
+    if not turns or turns[-1].role != "user" or not turns[-1].text.strip():
+        raise BadRequest("the last message must be the user's question", "messages")
+    most = at.settings.max_question_chars
+    if sum(len(m.text) for m in turns) > most:
+        raise BadRequest(f"the messages have more than {most} characters", "messages")
+    wanted = body.knowledge
+    stores = await run_in_threadpool(at.kb.chosen, wanted.vector_store_ids, caller.sees)
+    asked = Asked(
+        question=turns[-1].text,
+        history=tuple({"role": m.role, "content": m.text} for m in turns[:-1]),
+        options=options,
+        top_k=wanted.top_k or at.settings.top_k,
+        min_generation=wanted.min_generation,
+    )
+    return at.answerer.answer(asked, stores)
+
+
+def _options(body: Chat, most: int) -> dict[str, Any]:
+    """The engine's sampling options: greedy unless asked otherwise."""
+    given = {name: value for name in _SAMPLING if (value := getattr(body, name)) is not None}
+    tokens = body.max_completion_tokens or body.max_tokens or most
+    temperature = body.temperature if body.temperature is not None else 0.0
+    return {**given, "max_tokens": tokens, "temperature": temperature}
+
+
+def _role(role: str) -> str:
+    return "system" if role == "developer" else role

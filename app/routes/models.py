@@ -1,0 +1,32 @@
+"""GET /v1/models: the current release and the base model."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from app.completion import MODEL
+from app.errors import UnknownModel
+from app.gate import Chatting
+from app.parts import parts
+
+router = APIRouter()
+
+
+@router.get("/v1/models")
+async def models(request: Request, caller: Chatting) -> dict[str, Any]:
+    return {"object": "list", "data": [_model(name) for name in _names(request)]}
+
+
+@router.get("/v1/models/{name:path}")
+async def model(name: str, request: Request, caller: Chatting) -> dict[str, Any]:
+    if name not in _names(request):
+        raise UnknownModel(f"there is no model {name!r}; see /v1/models")
+    return _model(name)
+
+
+def _names(request: Request) -> list[str]:
+    return [MODEL, parts(request).engine.model]
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "vademecum"}

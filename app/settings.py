@@ -1,0 +1,58 @@
+"""The settings of the server and of the engine it speaks to."""
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from kb.settings import Section
+
+
+class EngineSettings(Section):
+    """The language model: one that `vademecum up` starts, or a running one (`url`)."""
+
+    model: Annotated[str, Field(min_length=1)] = "bundled:smollm2-135m-instruct"
+    """`bundled:NAME`, a local folder, a hub id; or the model's name at `url`."""
+    url: str = ""
+    """Base URL of a running OpenAI-compatible engine; empty: start vLLM here."""
+    key: str = ""
+    """Bearer key for `url`."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8001
+    """Loopback port of the engine that is started here."""
+    max_model_len: Annotated[int, Field(ge=512)] = 4096
+    """Tokens of prompt and answer together."""
+    kv_cache_gb: Annotated[int, Field(ge=1)] = 1
+    """Memory for attention keys and values (CPU engine)."""
+    max_streams: Annotated[int, Field(ge=1)] = 16
+    """Answers generated at the same time."""
+    extra_args: tuple[str, ...] = ()
+    """Further arguments for vLLM's server, as they are."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """How long the engine may be silent within an answer."""
+
+    @field_validator("url")
+    @classmethod
+    def _base(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/").removesuffix("/v1")
+
+
+class AppSettings(Section):
+    """The server: where it listens and how it answers."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    top_k: Annotated[int, Field(ge=1, le=50)] = 8
+    """Passages that are retrieved for a question."""
+    context_tokens: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """Room for references in the prompt, in estimated tokens; 0: what suits the model."""
+    quotes: Annotated[int, Field(ge=-1, le=5)] = -1
+    """Sentences of the passages that lead an answer; -1: what suits the model."""
+    evidence: Annotated[float, Field(ge=0, le=1)] = 0.15
+    """Refuse when the estimated chance that the passages hold the answer is below this."""
+    max_answer_tokens: Annotated[int, Field(ge=16)] = 400
+    """Default length of an answer, where the request names none."""
+    max_upload_mb: Annotated[int, Field(ge=1)] = 64
+    max_question_chars: Annotated[int, Field(ge=100)] = 32_000
+    max_waiting: Annotated[int, Field(ge=1)] = 64
+    """Answers under way at once; more are refused with 429."""

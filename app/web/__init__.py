@@ -1,0 +1,1 @@
+"""The page that `GET /` shows, as plain files."""

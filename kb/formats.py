@@ -1,0 +1,17 @@
+"""Which files are documents, told by their names alone. Pure.
+
+A first look, so that an upload that can never be read is refused at once. What a file really is,
+`ingest.kinds` decides from its content.
+"""
+
+from pathlib import PurePosixPath
+
+SUFFIXES = frozenset(
+    """.md .markdown .txt .rst .org .tex .ipynb .html .htm .xhtml .xml .nxml .json .csv .tsv
+    .pdf .docx .doc .odt .rtf .epub .pptx .ppt .xlsx .xls .ods .eml .msg""".split()
+)
+
+
+def is_document(name: str) -> bool:
+    """Whether a file of this name may be one that can be read as text."""
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
