@@ -39,14 +39,17 @@ setup: $(READY)
 
 # --no-deps: the lock is complete, and leaves out torchvision, torchaudio and torchcodec, whose CUDA
 # builds break `import transformers` beside a CPU torch and which a text server does not need.
+# A current pip and --no-compile: 45 s where an older pip that compiles every file took 7 minutes.
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 $(READY): $(REQUIREMENTS) pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing $(REQUIREMENTS) (once; some minutes)"
+	@echo "installing $(REQUIREMENTS) (once; a minute or more)" >&2
+	@$(PIP) pip==26.3
 	@grep -i '^torch==' $(REQUIREMENTS) > $(VENV)/torch.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r $(VENV)/torch.txt 2>/dev/null \
-	  || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --index-url $(TORCH_INDEX) -r $(VENV)/torch.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r $(REQUIREMENTS)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(PIP) --no-deps --no-compile -r $(VENV)/torch.txt 2>/dev/null \
+	  || $(PIP) --no-deps --no-compile --index-url $(TORCH_INDEX) -r $(VENV)/torch.txt
+	@$(PIP) --no-deps --no-compile -r $(REQUIREMENTS)
+	@$(PIP) --no-deps --editable .
 	@touch $@
 
 # Recompute the locked requirements. TORCH_LINKS: where uv finds the CPU build of torch.
