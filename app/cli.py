@@ -17,6 +17,7 @@ from app.cli_kb import bases
 from app.cli_keys import keys
 from app.output import AsJson, say, show
 from app.settings import AppSettings
+from kb.catalog import Catalog
 from kb.errors import BadConfiguration, BadData, ModelNotFound, VademecumError
 from kb.models import BUNDLED, PREFIX, installed, is_complete
 from kb.settings import load
@@ -58,8 +59,11 @@ def ask(
     from app.ask import ask as send
     from app.children import server_url
 
-    url = server_url(load().section("app", AppSettings))
-    stores = [kb] if kb else None
+    configuration = load()
+    url = server_url(configuration.section("app", AppSettings))
+    # Looked up here: a server tells nobody the names of knowledge bases.
+    catalog = Catalog(configuration.home)
+    stores = [catalog.get(kb).id if catalog.all() else kb] if kb else None
     key = os.environ.get("VADEMECUM_KEY", "")
     if as_json:
         show(send(url, question, key=key, vector_store_ids=stores).report(), True)

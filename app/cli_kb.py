@@ -8,6 +8,7 @@ import typer
 
 from app.output import AsJson, say, show
 from kb.catalog import Catalog, Listed
+from kb.embedding import identity
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.search import DATABASE, LEXICAL
@@ -31,7 +32,7 @@ def add(
 ) -> None:
     """Make an empty knowledge base; a running ingest takes it up within a second."""
     configuration = load()
-    embedder = configuration.section("kb", KbSettings).embedder
+    embedder = identity(configuration.section("kb", KbSettings))
     one = Catalog(configuration.home).add(name, embedder, int(time.time()), watch)
     show(_row(one), as_json)
 

@@ -54,10 +54,10 @@ class Completion:
             **({"knowledge": end.knowledge} if end.knowledge else {}),
         }
 
-    def opening(self, first: Event) -> Iterator[dict[str, Any]]:
+    def opening(self, first: Event, *, usage: bool) -> Iterator[dict[str, Any]]:
         """The role's chunk, then the first event's."""
         yield self._chunk({"role": "assistant", "content": ""})
-        yield from self.chunks(first, usage=False)
+        yield from self.chunks(first, usage=usage)
 
     def chunks(self, event: Event, *, usage: bool) -> Iterator[dict[str, Any]]:
         """`chat.completion.chunk`s. The last event's carries all annotations and `knowledge`."""

@@ -10,7 +10,8 @@
     ├── TooLarge                  an upload or body above the limit
     └── UnsupportedType           a file whose name says that it is no document
     Transient
-    └── Busy                      too many answers under way
+    ├── Busy                      too many answers under way
+    └── ClientGone                nobody is left to answer
 
 A message reaches the client only if it is fit for one: never a stack trace, never a server path.
 Knows no route.
@@ -72,6 +73,10 @@ class Busy(kb.Transient):
     """Too many answers are under way."""
 
 
+class ClientGone(kb.Transient):
+    """The client hung up before it was answered."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """How an error is told. `say` replaces messages for the operator; `retry` is seconds."""
@@ -98,10 +103,12 @@ TABLE: tuple[tuple[type[kb.VademecumError], Shape], ...] = (
     (kb.AlreadyExists, Shape(409, _ASK, "already_exists")),
     (NotRemovable, Shape(409, _ASK, "file_not_removable")),
     (kb.NotYet, Shape(409, _ASK, "generation_not_reached", retry=1)),
+    (kb.WriterBusy, Shape(409, _ASK, "busy", "this knowledge base is being written", retry=5)),
     (TooLarge, Shape(413, _ASK, "too_large")),
     (UnsupportedType, Shape(415, _ASK, "unsupported_type")),
     (kb.Unreadable, Shape(422, _ASK, "unreadable")),
     (Busy, Shape(429, "rate_limit_error", "busy", retry=2)),
+    (ClientGone, Shape(499, _ASK, "client_gone")),  # nginx's status; seen only in metrics
     (kb.EngineDown, Shape(503, _OURS, "engine_down", retry=5)),
     (
         kb.EmbedderDown,
@@ -171,12 +178,13 @@ def _first_problem(error: RequestValidationError) -> BadRequest:
     if problem["type"] == "json_invalid":
         return BadRequest("the body is not valid JSON")
     where = [str(part) for part in problem["loc"][1:]]
+    at = "".join(f"[{part}]" if part.isdecimal() else f".{part}" for part in where).lstrip(".")
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not where:
         return BadRequest(
             f"the body must be a JSON object (Content-Type: application/json): {message}"
         )
-    return BadRequest(f"{where[-1]}: {message}", ".".join(where))
+    return BadRequest(f"{at}: {message}", at)
 
 
 def _of_http(request: Request, error: HTTPException) -> JSONResponse:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from kb.catalog import Catalog, Listed
 from kb.embedding import Embedder
 from kb.errors import StoreBroken, UnknownKnowledgeBase
+from kb.locks import WRITER
 from kb.search import KnowledgeBase
 from kb.settings import KbSettings
 
@@ -134,7 +135,7 @@ def is_followed(one: Listed) -> bool:
     at once: the most that ingest notices is to find it taken, and it tries again.
     """
     try:
-        handle = os.open(one.folder / "writer.lock", os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(one.folder / WRITER, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:

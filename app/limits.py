@@ -3,9 +3,8 @@
 Knows nothing of what is asked.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from re import Pattern
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,21 +34,18 @@ class Places:
 class BodyLimit:
     """ASGI: refuses bodies that are too large, at their announced length or while they arrive.
 
-    `most` bytes for ordinary requests, `most_upload` for paths that match `uploads`: those are
-    written to disk as they come.
+    `most` tells how many bytes a path takes.
     """
 
-    def __init__(self, app: ASGIApp, most: int, most_upload: int, uploads: Pattern[str]) -> None:
+    def __init__(self, app: ASGIApp, most: Callable[[str], int]) -> None:
         self._app = app
         self._most = most
-        self._most_upload = most_upload
-        self._uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        most = self._most_upload if self._uploads.fullmatch(scope["path"]) else self._most
+        most = self._most(scope["path"])
         error = TooLarge(f"the body has more than {most} bytes")
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isdecimal() and int(announced) > most:

@@ -4,7 +4,7 @@ Knows which routes there are and in which order a request meets gate and limits.
 """
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -13,17 +13,30 @@ from starlette.concurrency import run_in_threadpool
 from app import errors
 from app.answer import Answerer
 from app.auth import Keys
+from app.batches import Batches
 from app.engine import Engine
 from app.gate import Gate
 from app.knowledge import KnowledgeBases
 from app.limits import BodyLimit, Places
 from app.metrics import Metrics
 from app.parts import Parts
-from app.routes import chat, embeddings, files, health, models, page, store_files, vector_stores
+from app.routes import (
+    batches,
+    chat,
+    embeddings,
+    files,
+    health,
+    models,
+    page,
+    store_files,
+    vector_stores,
+)
 from app.settings import AppSettings
 from app.uploads import Uploads
 
-_UPLOADS = re.compile(r"/v1/files|/v1/vector_stores/[^/]+/upload")
+_ROOMS = (chat, models, embeddings, files, vector_stores, store_files, batches, health, page)
+_MANY = re.compile(r"/v1/vector_stores/[^/]+/upload")
+_FILES_AT_ONCE = 16
 _BODY_BYTES = 2_000_000
 _MB = 2**20
 
@@ -33,6 +46,7 @@ def create_app(
 ) -> FastAPI:
     """The application. It closes `kb` and `engine` when it ends."""
     uploads = Uploads(kb.catalog.home / "uploads")
+    together = Batches(kb.catalog.home / "uploads" / ".batches")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -43,13 +57,24 @@ def create_app(
 
     app = FastAPI(title="Vademecum", lifespan=lifespan, docs_url=None, redoc_url=None)
     places = Places(settings.max_waiting)
-    app.state.parts = Parts(settings, kb, engine, answerer, uploads, places, Metrics())
+    app.state.parts = Parts(settings, kb, engine, answerer, uploads, together, places, Metrics())
     errors.install(app)
-    for room in (chat, models, embeddings, files, vector_stores, store_files, health, page):
+    for room in _ROOMS:
         app.include_router(room.router)
-    # The last added is met first: who asks is settled before a body is read. An upload may hold
-    # several files; each is checked by itself as well.
-    most_upload = 16 * settings.max_upload_mb * _MB
-    app.add_middleware(BodyLimit, most=_BODY_BYTES, most_upload=most_upload, uploads=_UPLOADS)
+    # The last added is met first: who asks is settled before a body is read.
+    app.add_middleware(BodyLimit, most=_most_bytes(settings.max_upload_mb))
     app.add_middleware(Gate, keys=keys, host=settings.host)
     return app
+
+
+def _most_bytes(max_upload_mb: int) -> Callable[[str], int]:
+    """How much a path takes: one file with its form, several, or a JSON body. A file's own limit
+    is checked as well, by `app.receive`."""
+    one = max_upload_mb * _MB + 64 * 1024
+
+    def most(path: str) -> int:
+        if path == "/v1/files":
+            return one
+        return _FILES_AT_ONCE * one if _MANY.fullmatch(path) else _BODY_BYTES
+
+    return most

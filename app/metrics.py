@@ -2,7 +2,7 @@
 (tests) do not meet. Knows no route."""
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -31,12 +31,6 @@ class Metrics:
             "vademecum_tokens", "Tokens of the engine", ["kind"], registry=self._registry
         )
         self.uploads = Counter("vademecum_uploads", "Uploaded files", registry=self._registry)
-        self.generation = Gauge(
-            "vademecum_generation",
-            "Last committed change of a knowledge base",
-            ["knowledge_base"],
-            registry=self._registry,
-        )
         self.under_way = Gauge(
             "vademecum_answers_under_way", "Answers being written", registry=self._registry
         )
@@ -60,6 +54,16 @@ class Metrics:
             self.under_way.dec()
             self._answers.labels(outcome).inc()
 
-    def text(self) -> bytes:
-        """The exposition format."""
-        return generate_latest(self._registry)
+    def text(self, generations: Mapping[str, int]) -> bytes:
+        """The exposition format; `generations` are those of the knowledge bases that the reader
+        may see, by name."""
+        seen = CollectorRegistry()
+        gauge = Gauge(
+            "vademecum_generation",
+            "Last committed change of a knowledge base",
+            ["knowledge_base"],
+            registry=seen,
+        )
+        for name, generation in generations.items():
+            gauge.labels(name).set(generation)
+        return generate_latest(self._registry) + generate_latest(seen)

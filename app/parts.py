@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from app.answer import Answerer
+from app.batches import Batches
 from app.engine import Engine
 from app.knowledge import KnowledgeBases
 from app.limits import Places
@@ -22,6 +23,7 @@ class Parts:
     engine: Engine
     answerer: Answerer
     uploads: Uploads
+    batches: Batches
     places: Places
     metrics: Metrics
 

@@ -6,12 +6,22 @@ them, so that clients made for other servers work; in the fields that are ours t
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
+from app.errors import BadRequest
 from kb.search import Mode
 
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Tokens = Annotated[int, Field(ge=1)]
+Strings = Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
+"""One string, or a list of them."""
 _UNSUPPORTED = (
     "tools", "tool_choice", "functions", "function_call", "logprobs", "top_logprobs", "audio",
     "prediction", "logit_bias", "web_search_options",
@@ -26,26 +36,21 @@ class Ours(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class TextPart(Lenient):
-    type: Literal["text"]
-    text: str
-
-
 class Message(Lenient):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart] | None = None
+    content: str = ""
 
-    @model_validator(mode="after")
-    def _has_content(self) -> "Message":
-        if self.content is None and self.role != "assistant":
-            raise ValueError(f"a message of role {self.role} needs content")
-        return self
-
-    @property
-    def text(self) -> str:
-        if isinstance(self.content, list):
-            return "".join(part.text for part in self.content)
-        return self.content or ""
+    @field_validator("content", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        """A list of parts is their text; an assistant's null is nothing."""
+        if value is None:
+            return ""
+        if not isinstance(value, list):
+            return value
+        if not all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in value):
+            raise ValueError("a string or a list of text parts is expected; nothing else is read")
+        return "".join(part["text"] for part in value)
 
 
 class Knowledge(Ours):
@@ -72,20 +77,20 @@ class Chat(Lenient):
     max_completion_tokens: Tokens | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stop: Annotated[Strings, Field(max_length=4)] | None = None
     seed: int | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     n: Literal[1] | None = None
     response_format: dict[str, Any] | None = None
-    knowledge: Knowledge = Knowledge()
+    knowledge: Knowledge | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _supported(cls, body: Any) -> Any:
         for name in _UNSUPPORTED if isinstance(body, dict) else ():
             if body.get(name) not in (None, False, [], {}, 0, "none", "auto"):
-                raise ValueError(f"{name} is not supported by this server")
+                raise BadRequest(f"{name} is not supported by this server", name)
         return body
 
     @field_validator("response_format")
@@ -100,7 +105,7 @@ class Embeddings(Lenient):
     """POST /v1/embeddings. `input_type` is ours: E5 models embed the two differently."""
 
     model: str
-    input: str | Annotated[list[str], Field(min_length=1, max_length=2048)]
+    input: Annotated[Strings, Field(min_length=1, max_length=2048)]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
     input_type: Literal["query", "passage"] = "passage"
@@ -119,6 +124,12 @@ class Attachment(Lenient):
     file_id: str
 
 
+class NewBatch(Lenient):
+    """POST /v1/vector_stores/{id}/file_batches."""
+
+    file_ids: Annotated[list[str], Field(min_length=1, max_length=500)]
+
+
 class RankingOptions(Lenient):
     score_threshold: float | None = None
 
@@ -126,7 +137,7 @@ class RankingOptions(Lenient):
 class Search(Lenient):
     """POST /v1/vector_stores/{id}/search. `mode` and `min_generation` are ours."""
 
-    query: str | Annotated[list[str], Field(min_length=1, max_length=16)]
+    query: Annotated[Strings, Field(min_length=1, max_length=16)]
     max_num_results: Annotated[int, Field(ge=1, le=50)] = 10
     ranking_options: RankingOptions | None = None
     filters: None = None

@@ -1,6 +1,8 @@
 """`python -m app.serve`: the server process, built from the configuration and run by uvicorn."""
 
 import logging
+import os
+import signal
 import sys
 
 import uvicorn
@@ -16,14 +18,18 @@ from app.settings import AppSettings, EngineSettings
 from kb.catalog import Catalog
 from kb.embedding import open_embedder
 from kb.errors import BadConfiguration, VademecumError
+from kb.models import shown
 from kb.settings import Configuration, KbSettings, load
 
 log = logging.getLogger(__name__)
 _DRAIN_SECONDS = 10
 
 
-def serve(configuration: Configuration) -> None:
-    """Run until SIGINT or SIGTERM. Raises BadConfiguration, ModelNotFound, ModelBroken."""
+def serve(configuration: Configuration) -> bool:
+    """Run until SIGINT or SIGTERM; False if it never came to listen, which uvicorn then logs.
+
+    Raises BadConfiguration, ModelNotFound, ModelBroken, EmbedderDown.
+    """
     app = configuration.section("app", AppSettings)
     engine = configuration.section("engine", EngineSettings)
     settings = configuration.section("kb", KbSettings)
@@ -36,34 +42,59 @@ def serve(configuration: Configuration) -> None:
     embedder = open_embedder(settings, configuration.home)
     embedder.queries(["warm"])  # the first call compiles and allocates
     kb = KnowledgeBases(Catalog(configuration.home), embedder, settings)
+    _open(kb)
     peer = HttpEngine(
         engine.url or f"http://{LOOPBACK}:{engine.port}",
         engine.model if engine.url else ENGINE_MODEL,
-        shown=engine.model,
+        shown=shown(engine.model),
         key=engine.key,
         timeout=engine.timeout_seconds,
     )
     answerer = Answerer(peer, app, Profile.of(engine, app))
-    uvicorn.run(
-        create_app(app, kb=kb, engine=peer, answerer=answerer, keys=keys),
-        host=app.host,
-        port=app.port,
-        access_log=False,
-        log_level="warning",
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(app, kb=kb, engine=peer, answerer=answerer, keys=keys),
+            host=app.host,
+            port=app.port,
+            access_log=False,
+            server_header=False,
+            log_level="warning",
+            timeout_graceful_shutdown=_DRAIN_SECONDS,
+        )
     )
+    try:
+        server.run()
+    except SystemExit:  # uvicorn's own when it cannot listen, with a 3 that means something else
+        if server.started:
+            raise
+    return server.started
+
+
+def _open(kb: KnowledgeBases) -> None:
+    """Read what exists now rather than at the first question. What cannot be read keeps nobody
+    from the rest: /health/ready tells, and a request for it is refused."""
+    try:
+        kb.all()
+    except VademecumError as error:
+        log.error("%s", error)
 
 
 def main() -> int:
     """Exit codes: 0 stopped, 1 failed, 3 bad configuration."""
+    # uvicorn takes the signals while it serves, drains, and then raises them again.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for library in ("httpx", "sentence_transformers"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    # Read when the libraries are imported, which the embedder does.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        serve(load())
+        return 0 if serve(load()) else 1
     except VademecumError as error:
-        log.error("%s", error)
+        log.error("%s", "; ".join(str(error).splitlines()))
         return BAD_CONFIGURATION if isinstance(error, BadConfiguration) else 1
-    return 0
 
 
 if __name__ == "__main__":

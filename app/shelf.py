@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from app.errors import NotRemovable, UnknownFile
 from app.knowledge import is_followed
@@ -47,6 +48,21 @@ def files(kb: KnowledgeBase, uploads: Uploads) -> list[Shelved]:
             out.append(_known(kb.id, row, upload))
     out.extend(_waiting(kb.id, upload) for upload in on_disk.values())
     return sorted(out, key=lambda file: (file.created_at, file.id))
+
+
+def summary(kb: KnowledgeBase, uploads: Uploads) -> tuple[dict[str, int], int]:
+    """How many files are in each status, and the bytes of those that were read. Quick: looks at
+    folders, not at each file."""
+    counts = dict.fromkeys(get_args(Status), 0)
+    size = 0
+    on_disk = set(uploads.ids(kb.name))
+    for row in kb.ledger.all():
+        if row.id in on_disk or not _is_upload(row):
+            counts[row.status] += 1
+            size += row.size
+        on_disk.discard(row.id)
+    counts["in_progress"] += len(on_disk)
+    return counts, size
 
 
 def find(kb: KnowledgeBase, uploads: Uploads, file_id: str) -> Shelved:

@@ -5,30 +5,24 @@ One supervisor a home; weights are unpacked first, then engine, ingest and serve
 """
 
 import errno
-import fcntl
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 from app import children, prepare
 from app.settings import AppSettings, EngineSettings
 from app.supervisor import Supervisor, World, on_this_machine
-from kb.errors import VademecumError
+from kb.errors import BadConfiguration, VademecumError
+from kb.locks import exclusive
 from kb.models import locate
 from kb.settings import Configuration
 
 LOCK = "supervisor.lock"
 LEFTOVER_SECONDS = 5.0
 """How long a port may stay in use by what an earlier, killed run is just leaving behind."""
-
-
-class AlreadyRunning(VademecumError):
-    """Another supervisor holds this home."""
 
 
 class PortTaken(VademecumError):
@@ -56,14 +50,18 @@ class Stop:
 
 
 def up(configuration: Configuration) -> int:
-    """Run until asked to stop. Returns the exit code; raises AlreadyRunning, PortTaken and
+    """Run until asked to stop. Returns the exit code; raises WriterBusy, PortTaken and
     BadConfiguration before anything is started."""
     app = configuration.section("app", AppSettings)
     engine = configuration.section("engine", EngineSettings)
     home = configuration.home
+    if not engine.url and app.port == engine.port:
+        raise BadConfiguration(
+            f"[app] port and [engine] port are both {app.port}: choose another for one of them"
+        )
     (home / "docs").mkdir(parents=True, exist_ok=True)
     stop = Stop()
-    with only_one(home):
+    with exclusive(home / LOCK, f"home {home} (stop that `vademecum up`, or choose --home): it"):
         stop.listen()
         if app.port == 0:
             app = app.model_copy(update={"port": free_port(app.host)})
@@ -125,26 +123,6 @@ def say(message: str) -> None:
 def announce(url: str) -> None:
     sys.stdout.write(f"ready {url}\n")
     sys.stdout.flush()
-
-
-@contextmanager
-def only_one(home: Path) -> Iterator[None]:
-    """Hold the home; the system lets go when this process dies. Raises AlreadyRunning."""
-    handle = os.open(home / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.read(handle, 32).decode("ascii", errors="replace").strip() or "unknown"
-            raise AlreadyRunning(
-                f"`vademecum up` already runs for {home} (process {holder}): stop it first, or"
-                " choose another --home"
-            ) from error
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(handle)
 
 
 def await_port(

@@ -73,20 +73,31 @@ class Uploads:
 
     def staged(self, file_id: str) -> Upload:
         """Raises UnknownFile."""
-        found = self._in(_FILES, file_id)
+        found = self.kept(file_id)
         if found is None:
             raise UnknownFile(f"there is no file {file_id!r}")
+        return found
+
+    def kept(self, file_id: str) -> Upload | None:
+        """`staged`, or None."""
+        found = self._in(_FILES, file_id)
+        if found is None:
+            return None
         about = json.loads((found.path.parent / _OWNER).read_bytes())
         return Upload(found.id, found.path, about["owner"], about["purpose"])
 
     def all_staged(self) -> list[Upload]:
-        return [self.staged(upload.id) for upload in self.of(_FILES)]
+        return [self.staged(file_id) for file_id in self.ids(_FILES)]
+
+    def ids(self, kb: str) -> list[str]:
+        """The ids of what lies in a knowledge base's folder of uploads."""
+        folder = self._root / kb
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        return sorted(name for name in names if FILE_ID.fullmatch(name))
 
     def of(self, kb: str) -> list[Upload]:
         """What lies in a knowledge base's folder of uploads."""
-        folder = self._root / kb
-        names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-        return [found for name in names if (found := self._in(kb, name)) is not None]
+        return [u for file_id in self.ids(kb) if (u := self._in(kb, file_id)) is not None]
 
     def find(self, kb: str, file_id: str) -> Upload | None:
         return self._in(kb, file_id)

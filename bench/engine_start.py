@@ -7,6 +7,7 @@ docs/decisions/005-engine-start.md. Knows nothing of the supervisor.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -101,10 +102,8 @@ def measure(
         return row | speeds() | {"memory_mb": memory(process.pid)}
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(20)
-        except subprocess.TimeoutExpired:
-            pass
         for pid in session(process.pid):
             os.kill(pid, signal.SIGKILL)
         process.wait()
@@ -124,7 +123,7 @@ def wait(process: subprocess.Popen[bytes], began: float) -> bool:
 
 
 def speeds() -> dict[str, Any]:
-    """First token of new and of repeated 300-token prompts; tokens a second alone and four at once."""
+    """First token of new and of repeated 300-token prompts; tokens/s alone and four at once."""
     new = [ask(100 + i, 1)["first"] for i in range(5)]
     repeated = [ask(100 + i, 1)["first"] for i in range(5)]
     alone = [ask(200 + i, 128) for i in range(3)]

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -87,6 +88,8 @@ def main() -> None:
     )
     for chatty in ("httpx", "sentence_transformers", "watchdog"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # Watchdog warns when it meets a moved directory twice; it then does the right thing.
+    warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
     try:
         app()
     except (BadConfiguration, BadData) as error:

@@ -60,8 +60,11 @@ def _receive(source: BinaryIO, requests: "queue.SimpleQueue[Request]") -> None:
 
 
 def _send(replies: BinaryIO, reply: dict[str, object]) -> None:
-    replies.write(json.dumps(reply).encode() + b"\n")
-    replies.flush()
+    try:
+        replies.write(json.dumps(reply).encode() + b"\n")
+        replies.flush()
+    except BrokenPipeError:
+        os._exit(0)  # the parent is gone; there is nobody to tell
 
 
 if __name__ == "__main__":

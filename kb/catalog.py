@@ -6,18 +6,19 @@ Makes and removes them; never looks at a document.
 import re
 import secrets
 import shutil
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
 from kb.chunking import VERSION as CHUNKER
-from kb.errors import AlreadyExists, BadData, UnknownKnowledgeBase
+from kb.errors import AlreadyExists, BadData, StoreBroken, UnknownKnowledgeBase
 from kb.ledger import Ledger
 from kb.search import DATABASE
 from kb.settings import nearest
 from kb.store import Store
 
 DEFAULT = "handbook"
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_NAME = re.compile(r"(?!vs_)[a-z0-9][a-z0-9_-]{0,62}")  # vs_… is an id, and finds by id
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,16 @@ class Catalog:
         return self.home / "uploads" / name
 
     def all(self) -> list[Listed]:
-        found = sorted(self._root.glob(f"*/{DATABASE}"))
-        return [self._read(file.parent) for file in found if not file.parent.name.startswith(".")]
+        listed = []
+        for file in sorted(self._root.glob(f"*/{DATABASE}")):
+            if file.parent.name.startswith("."):
+                continue
+            try:
+                listed.append(self._read(file.parent))
+            except (StoreBroken, sqlite3.Error):
+                if file.exists():  # else: removed while we looked
+                    raise
+        return listed
 
     def get(self, name_or_id: str) -> Listed:
         """Raises UnknownKnowledgeBase with the nearest name."""
@@ -65,11 +74,15 @@ class Catalog:
         AlreadyExists.
         """
         if not _NAME.fullmatch(name):
-            raise BadData(f"{name!r} is not a name: small letters, digits, - and _, at most 63")
+            raise BadData(
+                f"{name!r} is not a name: small letters, digits, - and _, at most 63;"
+                " not an id (vs_…)"
+            )
         if watch is not None and not watch.is_dir():
             raise BadData(f"the folder to watch, {watch}, does not exist")
+        taken = AlreadyExists(f"knowledge base {name} exists already")
         if (self._root / name).exists():
-            raise AlreadyExists(f"knowledge base {name} exists already")
+            raise taken
         fresh = self._root / f".new-{name}-{secrets.token_hex(4)}"
         fresh.mkdir(parents=True)
         store = Store(fresh / DATABASE)
@@ -82,7 +95,13 @@ class Catalog:
                 Ledger(store).add_folder(str(watch.resolve()))
         store.close()
         self.uploads(name).mkdir(parents=True, exist_ok=True)
-        fresh.rename(self._root / name)
+        try:
+            fresh.rename(self._root / name)
+        except OSError as error:
+            shutil.rmtree(fresh, ignore_errors=True)
+            if (self._root / name).exists():  # somebody else was faster
+                raise taken from error
+            raise
         return self.get(name)
 
     def remove(self, name_or_id: str) -> Listed:

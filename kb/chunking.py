@@ -14,8 +14,10 @@ from kb.words import estimate_tokens, sentences
 VERSION = 1
 """Part of a knowledge base's identity: raise it when the same text would be cut differently."""
 
-_HEADING = re.compile(r"^(#{1,6})[ \t]+(.+?)[ \t]*#*[ \t]*$", re.MULTILINE)
+# Closing marks are left to `_plain`: matching them here would take cubic time on many blanks.
+_HEADING = re.compile(r"^(#{1,6})[ \t]+(.*)$", re.MULTILINE)
 _ARTICLE = re.compile(r"(?:第[零〇一二三四五六七八九十百千0-9]+条|Article\s+\d+|§\s*\d+)", re.I)
+_SPACE = re.compile(r"\s*")
 _MARKUP = re.compile(r"[*_`#\[\]\\]+")
 
 
@@ -59,11 +61,12 @@ def _pack(text: str, start: int, end: int, size: int) -> Iterator[tuple[int, int
     open_at = open_to = -1
     tokens = 0
     for a, b in _units(text, start, end, size):
-        n = estimate_tokens(text[a:b])
+        # With what stands between two sentences: many blank lines count too.
+        n = estimate_tokens(text[a if open_at < 0 else open_to : b])
         fits = tokens + n <= size and not (_ARTICLE.match(text, a) and tokens > size // 4)
         if open_at >= 0 and not fits:
             yield open_at, open_to
-            open_at, tokens = -1, 0
+            open_at, tokens, n = -1, 0, estimate_tokens(text[a:b])
         if open_at < 0:
             open_at = a
         open_to = b
@@ -76,10 +79,12 @@ def _units(text: str, start: int, end: int, size: int) -> Iterator[tuple[int, in
     """Sentences, and the parts of those that are larger than a chunk."""
     for a, b in sentences(text[start:end]):
         a, b = a + start, b + start
-        while estimate_tokens(text[a:b]) > size:
+        # Looking no further than `size` tokens can reach keeps this linear.
+        while estimate_tokens(text[a : min(b, a + 4 * size + 1)]) > size:
             cut = _cut(text, a, b, size)
             yield a, cut
-            a = cut + len(text[cut:b]) - len(text[cut:b].lstrip())
+            space = _SPACE.match(text, cut, b)
+            a = space.end() if space else cut
         if a < b:
             yield a, b
 

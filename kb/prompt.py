@@ -18,8 +18,11 @@ SYSTEM = "You answer questions from the numbered references. Use only the refere
 
 _CONTROL = re.compile(
     r"<(?=\||/?s>|/?(?:bos|eos|pad|unk|mask|cls|sep|think|tool_call|tool_response)>"
-    r"|(?:start|end)_of_turn>|<SYS>>|</SYS>>|｜)"
-    r"|\[(?=/?INST\]|/?(?:SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])",
+    r"|(?:start|end)_of_(?:turn|image)>|<SYS>>|</SYS>>|｜"
+    # StarCoder's, which SmolLM2 inherited.
+    r"|(?:repo_?name|file_sep|filename|gh_stars|issue_\w+|jupyter_\w+|empty_output|fim_\w+)>)"
+    r"|\[(?=/?(?:INST|THINK|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS"
+    r"|TOOL_CONTENT|ARGS|IMG)\])",
     re.IGNORECASE,
 )
 
@@ -71,8 +74,10 @@ def excerpts(question: str, hits: Sequence[Hit], budget: int) -> list[Excerpt]:
         return [Excerpt(n, h.chunk.text) for n, h in enumerate(hits, 1)]
     chosen: list[Quote] = []
     room = budget
-    for quote in nearest(question, hits):
-        room -= estimate_tokens(quote.text)
+    # Passages of very short lines only (a table) have no sentence: then whole passages.
+    whole = [Quote(h, 0, len(h.chunk.text), 0.0) for h in hits]
+    for quote in nearest(question, hits) or whole:
+        room -= estimate_tokens(f"{quote.text} ")
         if room < 0 and chosen:
             break
         chosen.append(quote)

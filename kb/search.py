@@ -29,6 +29,7 @@ Mode = Literal["hybrid", "dense", "lexical"]
 DATABASE = "knowledge.db"
 LEXICAL = "lexical"
 _PATIENCE = 2.0  # seconds that a search waits for the generation it was asked for
+_TRIES = 3  # searches of one question while a writer keeps committing
 
 
 class KnowledgeBase:
@@ -86,6 +87,21 @@ class KnowledgeBase:
         mode: Mode = "hybrid",
     ) -> Found:
         """`search` with the question's vector, shape (dimensions,), already at hand."""
+        for _ in range(_TRIES):
+            found = self._once(question, vector, k, min_generation, mode)
+            # A commit meanwhile may have retired a passage whose successor was not looked at.
+            if self.store.generation() == found.generation:
+                break
+        return found
+
+    def _once(
+        self,
+        question: str,
+        vector: npt.NDArray[np.float32],
+        k: int,
+        min_generation: int,
+        mode: Mode,
+    ) -> Found:
         generation = self.catch_up(min_generation)
         n = max(k, self._settings.candidates)
         with self._lock:
@@ -107,7 +123,7 @@ class KnowledgeBase:
     def _alive(self, ranked: Sequence[int], k: int) -> list[tuple[int, Row]]:
         """The first `k` of the ranked chunks that are alive, asking SQLite for a few at a time."""
         out: list[tuple[int, Row]] = []
-        step = 2 * k
+        step = max(2 * k, 1)
         for start in range(0, len(ranked), step):
             part = ranked[start : start + step]
             rows = self.store.live(part)

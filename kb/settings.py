@@ -82,7 +82,7 @@ def load(environ: Mapping[str, str] | None = None, folder: Path | None = None) -
     for name, value in _overrides(environ):
         section, key = name
         tables.setdefault(section, {})[key] = value
-    return Configuration((folder / home).expanduser().resolve(), tables, file.name)
+    return Configuration((folder / Path(home).expanduser()).resolve(), tables, file.name)
 
 
 def _read_toml(file: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kb.errors import StoreBroken
-from kb.migrations import migrate
+from kb.migrations import migrate, must_be_current
 from kb.records import Changes, Chunk, Document, Entry, Parsed, Piece, page_at, shown_name
 
 Row = sqlite3.Row
@@ -42,6 +42,7 @@ class Store:
             self._db.execute("PRAGMA foreign_keys = ON")
             if readonly:
                 self._db.execute("PRAGMA query_only = ON")
+                must_be_current(self._db)
             else:
                 migrate(self._db)
         except sqlite3.DatabaseError as error:
@@ -66,10 +67,14 @@ class Store:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                self._roll_back()
                 raise
-            self._db.execute("COMMIT")
+
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:  # SQLite may have rolled back by itself (a full disk)
+            self._db.execute("ROLLBACK")
 
     # -- meta ------------------------------------------------------------------------------------
 

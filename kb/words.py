@@ -13,9 +13,10 @@ import rjieba
 import Stemmer
 
 CJK = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_RUN = re.compile(rf"[{CJK}]+|[^\W_{CJK}]+(?:[.,][0-9]+)*")
+_RUN = re.compile(rf"[{CJK}]+|[^\W_{CJK}]+(?:(?<=[0-9])[.,][0-9]+)*")
 _CJK = re.compile(f"[{CJK}]")
-_BREAK = re.compile(r"""[。！？；]+[”’」』）]*|[.!?]+["'”’)\]]*(?=\s|$)|\n""")
+_BREAK = re.compile(r"""[。！？；]+[”’」』）]*|(?<![.!?])[.!?]+["'”’)\]]*(?=\s|$)|\n""")
+# The lookbehind keeps a long row of dots (a table of contents) from being tried at each dot.
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:dr|mr|mrs|ms|prof|no|art|sec|vs|e\.g|i\.e|cf|[a-z])\.$", re.I
 )

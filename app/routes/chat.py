@@ -5,7 +5,7 @@ so that no client can talk the rules away. With `"knowledge": {"enabled": false}
 the model as they are.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
@@ -19,9 +19,9 @@ from app.auth import Caller
 from app.completion import MODEL, Completion
 from app.errors import BadRequest, UnknownModel, describe
 from app.gate import Chatting
+from app.hangup import unless_gone
 from app.parts import Parts, parts
-from app.schemas import Chat
-from kb.errors import VademecumError
+from app.schemas import Chat, Knowledge, Message
 
 router = APIRouter()
 _SAMPLING = ("top_p", "stop", "seed", "frequency_penalty", "presence_penalty")
@@ -38,9 +38,9 @@ async def complete(body: Chat, request: Request, caller: Chatting) -> Response:
         events = await stack.enter_async_context(
             aclosing(at.metrics.watch(await _events(body, at, caller)))
         )
-        first = await anext(events)  # an error until here still has a status of its own
         if not body.stream:
-            return JSONResponse(completion.whole([first, *[event async for event in events]]))
+            return JSONResponse(completion.whole(await unless_gone(request, _all(events))))
+        first = await unless_gone(request, _next(events))  # an error still has its own status
         usage = body.stream_options is not None and body.stream_options.include_usage
         return _Stream(_chunks(completion, first, events, usage), stack.pop_all())
 
@@ -53,10 +53,11 @@ class _Stream(StreamingResponse):
         super().__init__(
             chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
         )
+        self._chunks = chunks
         self._stack = stack
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._stack:
+        async with self._stack, aclosing(self._chunks):
             await super().__call__(scope, receive, send)
 
 
@@ -65,37 +66,49 @@ async def _chunks(
 ) -> AsyncGenerator[str, None]:
     """Server-sent events. After the first byte an error can only be told as a chunk."""
     try:
-        for chunk in completion.opening(first):
+        for chunk in completion.opening(first, usage=usage):
             yield completion.sse(chunk)
         async for event in events:
             for chunk in completion.chunks(event, usage=usage):
                 yield completion.sse(chunk)
-    except VademecumError as error:
+    except Exception as error:  # noqa: BLE001 - what nobody foresaw is logged by `describe`
         yield completion.sse(describe(error))
     yield "data: [DONE]\n\n"
 
 
+async def _all(events: AsyncGenerator[Event, None]) -> list[Event]:
+    return [event async for event in events]
+
+
+async def _next(events: AsyncGenerator[Event, None]) -> Event:
+    return await anext(events)
+
+
 async def _events(body: Chat, at: Parts, caller: Caller) -> AsyncGenerator[Event, None]:
     options = _options(body, at.settings.max_answer_tokens)
-    if not body.knowledge.enabled:
-        messages = [{"role": _role(m.role), "content": m.text} for m in body.messages]
+    wanted = body.knowledge or Knowledge()
+    if not wanted.enabled:
+        _must_fit(body.messages, at.settings.max_question_chars)
+        messages = [{"role": _role(m.role), "content": m.content} for m in body.messages]
         return at.answerer.passthrough(messages, options)
     turns = [m for m in body.messages if m.role in ("user", "assistant")]
-    if not turns or turns[-1].role != "user" or not turns[-1].text.strip():
+    _must_fit(turns, at.settings.max_question_chars)
+    if not turns or turns[-1].role != "user" or not turns[-1].content.strip():
         raise BadRequest("the last message must be the user's question", "messages")
-    most = at.settings.max_question_chars
-    if sum(len(m.text) for m in turns) > most:
-        raise BadRequest(f"the messages have more than {most} characters", "messages")
-    wanted = body.knowledge
     stores = await run_in_threadpool(at.kb.chosen, wanted.vector_store_ids, caller.sees)
     asked = Asked(
-        question=turns[-1].text,
-        history=tuple({"role": m.role, "content": m.text} for m in turns[:-1]),
+        question=turns[-1].content,
+        history=tuple({"role": m.role, "content": m.content} for m in turns[:-1]),
         options=options,
         top_k=wanted.top_k or at.settings.top_k,
         min_generation=wanted.min_generation,
     )
     return at.answerer.answer(asked, stores)
+
+
+def _must_fit(messages: Sequence[Message], most: int) -> None:
+    if sum(len(message.content) for message in messages) > most:
+        raise BadRequest(f"the messages have more than {most} characters", "messages")
 
 
 def _options(body: Chat, most: int) -> dict[str, Any]:

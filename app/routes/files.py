@@ -1,48 +1,57 @@
-"""/v1/files: bytes that a client keeps here, to put into vector stores later."""
+"""/v1/files: bytes that a client keeps here to put into vector stores, and all files in those."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Form, Request, UploadFile
+from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
+from app.access import owns, shelved
 from app.auth import Caller
-from app.errors import UnknownFile
+from app.errors import BadRequest, UnknownFile
 from app.gate import Chatting, Writing
+from app.paging import Page
 from app.parts import Parts, parts
-from app.receive import received
-from app.shelf import Shelved, contents, files
+from app.receive import form_of, received
+from app.shelf import Shelved, contents, files, remove
 from app.uploads import Upload
 
 router = APIRouter()
+_LIMIT = 10_000  # OpenAI's default for this list
 
 
-@router.post("/v1/files")
-async def create(
-    file: UploadFile, request: Request, caller: Writing, purpose: Annotated[str, Form()]
-) -> dict[str, Any]:
+@router.post("/v1/files", openapi_extra=form_of("file", "purpose"))
+async def create(request: Request, caller: Writing) -> dict[str, Any]:
+    """Replies when the bytes are durable."""
     at = parts(request)
-    name = received(file, at.settings.max_upload_mb)
-    staged = await run_in_threadpool(at.uploads.stage, name, file.file, caller.name, purpose)
-    return _staged(staged)
+    async with received(request, at.settings.max_upload_mb) as form:
+        if len(form.files) > 1:
+            raise BadRequest("one file at a time", "file")
+        ((name, source),) = form.files
+        purpose = form.fields.get("purpose", "assistants")
+        staged = await run_in_threadpool(at.uploads.stage, name, source, caller.name, purpose)
+    at.metrics.uploads.inc()
+    return _object(staged)
 
 
 @router.get("/v1/files")
-async def list_all(request: Request, caller: Chatting) -> dict[str, Any]:
-    found = await run_in_threadpool(_all, parts(request), caller)
-    return {"object": "list", "data": found, "has_more": False}
+def list_all(
+    request: Request, caller: Chatting, paging: Page, purpose: str | None = None
+) -> dict[str, Any]:
+    objects = _all(parts(request), caller)
+    wanted = [one for one in objects if purpose in (None, one["purpose"])]
+    return paging.page(wanted, _LIMIT)
 
 
 @router.get("/v1/files/{file_id}")
-async def get(file_id: str, request: Request, caller: Chatting) -> dict[str, Any]:
-    found = await run_in_threadpool(_find, parts(request), caller, file_id)
-    return _staged(found) if isinstance(found, Upload) else _shelved(found)
+def get(file_id: str, request: Request, caller: Chatting) -> dict[str, Any]:
+    return _object(_find(parts(request), caller, file_id))
 
 
 @router.get("/v1/files/{file_id}/content")
-async def content(file_id: str, request: Request, caller: Chatting) -> FileResponse:
-    found = await run_in_threadpool(_find, parts(request), caller, file_id)
-    path = found.path if isinstance(found, Upload) else await run_in_threadpool(contents, found)
+def content(file_id: str, request: Request, caller: Chatting) -> FileResponse:
+    found = _find(parts(request), caller, file_id)
+    path = found.path if isinstance(found, Upload) else contents(found)
     # Never shown by a browser as a page of this server, whatever the bytes are.
     return FileResponse(
         path,
@@ -53,61 +62,46 @@ async def content(file_id: str, request: Request, caller: Chatting) -> FileRespo
 
 
 @router.delete("/v1/files/{file_id}")
-async def delete(file_id: str, request: Request, caller: Writing) -> dict[str, Any]:
+def delete(file_id: str, request: Request, caller: Writing) -> dict[str, Any]:
+    """Also takes it out of every vector store that the caller sees."""
     at = parts(request)
-    found = await run_in_threadpool(_find, at, caller, file_id)
-    if not isinstance(found, Upload):
-        raise UnknownFile(f"{file_id!r} belongs to a vector store: delete it there")
-    await run_in_threadpool(at.uploads.remove_staged, file_id)
+    found = _find(at, caller, file_id)
+    for _, kb, listed in shelved(at, file_id, caller):
+        remove(kb, listed, at.uploads, file_id)
+    if isinstance(found, Upload):
+        at.uploads.remove_staged(file_id)
     return {"id": file_id, "object": "file", "deleted": True}
 
 
 def _all(at: Parts, caller: Caller) -> list[dict[str, Any]]:
-    mine = {u.id: _staged(u) for u in at.uploads.all_staged() if _may(caller, u)}
+    mine = {u.id: _object(u) for u in at.uploads.all_staged() if owns(caller, u)}
     for kb in at.kb.all(caller.sees):
-        for shelved in files(kb, at.uploads):
-            mine.setdefault(shelved.id, _shelved(shelved))
+        for one in files(kb, at.uploads):
+            mine.setdefault(one.id, _object(one))
     return list(mine.values())
 
 
 def _find(at: Parts, caller: Caller, file_id: str) -> Upload | Shelved:
     """Raises UnknownFile, in the same words for what is missing and what is another's."""
-    try:
-        staged = at.uploads.staged(file_id)
-    except UnknownFile:
-        for kb in at.kb.all(caller.sees):
-            for shelved in files(kb, at.uploads):
-                if shelved.id == file_id:
-                    return shelved
-        raise
-    if not _may(caller, staged):
-        raise UnknownFile(f"there is no file {file_id!r}")
-    return staged
+    staged = at.uploads.kept(file_id)
+    if staged is not None and owns(caller, staged):
+        return staged
+    for one, _, _ in shelved(at, file_id, caller):
+        return one
+    raise UnknownFile(f"there is no file {file_id!r}")
 
 
-def _may(caller: Caller, staged: Upload) -> bool:
-    return staged.owner == caller.name or (caller.may("admin") and not caller.kbs)
-
-
-def _staged(upload: Upload) -> dict[str, Any]:
-    return _object(
-        upload.id, upload.path.name, upload.size, upload.created_at, upload.purpose, "processed"
-    )
-
-
-def _shelved(file: Shelved) -> dict[str, Any]:
-    status = {"completed": "processed", "failed": "error"}.get(file.status, "uploaded")
-    return _object(file.id, file.name, file.size, file.created_at, "assistants", status)
-
-
-def _object(
-    file_id: str, name: str, size: int, created_at: int, purpose: str, status: str
-) -> dict[str, Any]:
+def _object(file: Upload | Shelved) -> dict[str, Any]:
+    if isinstance(file, Upload):
+        name, purpose, status = file.path.name, file.purpose, "processed"
+    else:
+        name, purpose = file.name, "assistants"
+        status = {"completed": "processed", "failed": "error"}.get(file.status, "uploaded")
     return {
-        "id": file_id,
+        "id": file.id,
         "object": "file",
-        "bytes": size,
-        "created_at": created_at,
+        "bytes": file.size,
+        "created_at": file.created_at,
         "filename": name,
         "purpose": purpose,
         "status": status,

@@ -1,5 +1,6 @@
 """Whether the process runs, whether a question can be answered, and the metrics."""
 
+import logging
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -8,11 +9,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
 
 from app.gate import Chatting
-from app.knowledge import KnowledgeBases, is_followed
+from app.knowledge import KnowledgeBases, Sees, is_followed
 from app.parts import parts
-from kb.errors import VademecumError
+from kb.errors import StoreBroken
 
 router = APIRouter()
+log = logging.getLogger(__name__)
 
 
 @router.get("/health/live")
@@ -34,16 +36,25 @@ async def ready(request: Request) -> JSONResponse:
 @router.get("/metrics")
 async def metrics(request: Request, caller: Chatting) -> Response:
     at = parts(request)
-    for kb in await run_in_threadpool(at.kb.all):
-        at.metrics.generation.labels(kb.name).set(kb.store.generation())
-    return Response(at.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    generations = await run_in_threadpool(_generations, at.kb, caller.sees)
+    return Response(at.metrics.text(generations), media_type=CONTENT_TYPE_LATEST)
 
 
 def _knowledge(kb: KnowledgeBases) -> tuple[bool, bool]:
-    """Whether a knowledge base can be searched, and whether ingest follows all that exist."""
-    listed = kb.listed()
+    """Whether a knowledge base can be searched, and whether ingest follows one.
+
+    One that was made a moment ago, or that another embedder made, does not make the rest unready.
+    """
     try:
-        opened = bool(kb.all())
-    except VademecumError:  # logged where it is opened; here it is an answer, not an accident
-        opened = False
-    return opened, bool(listed) and all(is_followed(one) for one in listed)
+        return bool(kb.all()), any(is_followed(one) for one in kb.listed())
+    except StoreBroken as error:
+        log.debug("not ready: %s", error)  # said aloud where it was opened
+        return False, False
+
+
+def _generations(kb: KnowledgeBases, sees: Sees) -> dict[str, int]:
+    try:
+        return {one.name: one.store.generation() for one in kb.all(sees)}
+    except StoreBroken as error:
+        log.debug("no generation to show: %s", error)
+        return {}

@@ -1,83 +1,95 @@
-"""The files of a vector store: attach, list, delete, and the one-step upload."""
+"""The files of a vector store: attach, list, read, delete, and the one-step upload."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, File, Request, UploadFile
+from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
-from app.errors import BadRequest, UnknownFile
+from app.access import staged, store
+from app.errors import UnknownFile
 from app.gate import Chatting, Writing
+from app.paging import Page
 from app.parts import parts
-from app.receive import received
-from app.routes.vector_stores import visible
+from app.receive import form_of, received
 from app.schemas import Attachment
 from app.shelf import Shelved, files, find, remove
+from kb.ledger import Status
 
 router = APIRouter()
 _FILES = "/v1/vector_stores/{store_id}/files"
 
 
-@router.post("/v1/vector_stores/{store_id}/upload")
-async def upload(
-    store_id: str,
-    request: Request,
-    caller: Writing,
-    many: Annotated[list[UploadFile] | None, File(alias="files")] = None,
-    one: Annotated[UploadFile | None, File(alias="file")] = None,
-) -> dict[str, Any]:
-    """Fields `files` (repeated) or `file`. Replies when the bytes of all are durable; names are
-    checked before any is kept."""
+@router.post("/v1/vector_stores/{store_id}/upload", openapi_extra=form_of("file"))
+async def upload(store_id: str, request: Request, caller: Writing) -> dict[str, Any]:
+    """One or many files, in fields of any name. Replies when the bytes of all are durable; names
+    and sizes are checked before any is kept."""
     at = parts(request)
-    sent = [*(many or ()), *([one] if one else ())]
-    if not sent:
-        raise BadRequest("no file was sent: field `files` or `file`", "files")
-    kb, _ = await run_in_threadpool(visible, at, store_id, caller)
-    names = [received(file, at.settings.max_upload_mb) for file in sent]
+    kb, _ = await run_in_threadpool(store, at, store_id, caller)
     kept = []
-    for name, file in zip(names, sent, strict=True):
-        landed = await run_in_threadpool(at.uploads.put, kb.name, name, file.file)
-        at.metrics.uploads.inc()
-        kept.append(_object(await run_in_threadpool(find, kb, at.uploads, landed.id)))
+    async with received(request, at.settings.max_upload_mb) as form:
+        for name, source in form.files:
+            landed = await run_in_threadpool(at.uploads.put, kb.name, name, source)
+            at.metrics.uploads.inc()
+            kept.append(shown(await run_in_threadpool(find, kb, at.uploads, landed.id)))
     return {"object": "list", "data": kept, "has_more": False}
 
 
 @router.post(_FILES)
-async def attach(
-    store_id: str, body: Attachment, request: Request, caller: Writing
-) -> dict[str, Any]:
+def attach(store_id: str, body: Attachment, request: Request, caller: Writing) -> dict[str, Any]:
     at = parts(request)
-    kb, _ = await run_in_threadpool(visible, at, store_id, caller)
-    staged = await run_in_threadpool(at.uploads.staged, body.file_id)
-    if staged.owner != caller.name and not caller.may("admin"):
-        raise UnknownFile(f"there is no file {body.file_id!r}")
-    landed = await run_in_threadpool(at.uploads.attach, staged, kb.name)
-    return _object(await run_in_threadpool(find, kb, at.uploads, landed.id))
+    kb, _ = store(at, store_id, caller)
+    landed = at.uploads.attach(staged(at, body.file_id, caller), kb.name)
+    return shown(find(kb, at.uploads, landed.id))
 
 
 @router.get(_FILES)
-async def list_all(store_id: str, request: Request, caller: Chatting) -> dict[str, Any]:
+def list_all(
+    store_id: str,
+    request: Request,
+    caller: Chatting,
+    paging: Page,
+    filter: Status | None = None,  # OpenAI's name
+) -> dict[str, Any]:
     at = parts(request)
-    kb, _ = await run_in_threadpool(visible, at, store_id, caller)
-    found = await run_in_threadpool(files, kb, at.uploads)
-    return {"object": "list", "data": [_object(file) for file in found], "has_more": False}
+    kb, _ = store(at, store_id, caller)
+    found = [file for file in files(kb, at.uploads) if filter in (None, file.status)]
+    return paging.page([shown(file) for file in found])
 
 
 @router.get(f"{_FILES}/{{file_id}}")
-async def get(store_id: str, file_id: str, request: Request, caller: Chatting) -> dict[str, Any]:
+def get(store_id: str, file_id: str, request: Request, caller: Chatting) -> dict[str, Any]:
     at = parts(request)
-    kb, _ = await run_in_threadpool(visible, at, store_id, caller)
-    return _object(await run_in_threadpool(find, kb, at.uploads, file_id))
+    kb, _ = store(at, store_id, caller)
+    return shown(find(kb, at.uploads, file_id))
+
+
+@router.get(f"{_FILES}/{{file_id}}/content")
+def content(store_id: str, file_id: str, request: Request, caller: Chatting) -> dict[str, Any]:
+    """The extracted text, in which a citation's `start` and `end` count."""
+    at = parts(request)
+    kb, _ = store(at, store_id, caller)
+    file = find(kb, at.uploads, file_id)
+    document = kb.store.document(file_id)
+    if document is None:
+        raise UnknownFile(f"{file.name} has not been read")
+    return {
+        "object": "vector_store.file_content.page",
+        "data": [{"type": "text", "text": document.text}],
+        "has_more": False,
+        "next_page": None,
+    }
 
 
 @router.delete(f"{_FILES}/{{file_id}}")
-async def delete(store_id: str, file_id: str, request: Request, caller: Writing) -> dict[str, Any]:
+def delete(store_id: str, file_id: str, request: Request, caller: Writing) -> dict[str, Any]:
     at = parts(request)
-    kb, listed = await run_in_threadpool(visible, at, store_id, caller)
-    await run_in_threadpool(remove, kb, listed, at.uploads, file_id)
+    kb, listed = store(at, store_id, caller)
+    remove(kb, listed, at.uploads, file_id)
     return {"id": file_id, "object": "vector_store.file.deleted", "deleted": True}
 
 
-def _object(file: Shelved) -> dict[str, Any]:
+def shown(file: Shelved) -> dict[str, Any]:
+    """OpenAI's vector-store file object."""
     code, message = file.error or ("", "")
     return {
         "id": file.id,

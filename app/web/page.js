@@ -15,6 +15,23 @@ const headers = (more) => {
 };
 const turns = [];
 
+// Where uploads may go; a choice is only shown where there is one. Questions go to all.
+async function showStores() {
+  const reply = await fetch("/v1/vector_stores?order=asc&limit=100", { headers: headers() });
+  if (!reply.ok) return;
+  const stores = (await reply.json()).data;
+  const chosen = $("store").value;
+  $("store").replaceChildren(
+    ...stores.map((store) => {
+      const option = make("option", "", store.name);
+      option.value = store.id;
+      return option;
+    }),
+  );
+  if (stores.some((store) => store.id === chosen)) $("store").value = chosen;
+  $("choice").hidden = stores.length < 2;
+}
+
 async function reason(reply) {
   try {
     return (await reply.json()).error.message;
@@ -24,10 +41,11 @@ async function reason(reply) {
 }
 
 async function* chunks(reply) {
+  const reader = reply.body.getReader(); // not every browser can iterate over a body
   const decoder = new TextDecoder();
   let held = "";
-  for await (const bytes of reply.body) {
-    held += decoder.decode(bytes, { stream: true });
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    held += decoder.decode(part.value, { stream: true });
     const lines = held.split("\n");
     held = lines.pop();
     for (const line of lines) {
@@ -103,22 +121,21 @@ async function follow(store, file, line) {
 }
 
 async function upload(files) {
+  await showStores();
+  const store = $("store").value;
   for (const one of files) {
     const line = make("li", "", `${one.name}: sending`);
     $("uploads").append(line);
     try {
-      const stores = await fetch("/v1/vector_stores", { headers: headers() });
-      if (!stores.ok) throw new Error(await reason(stores));
-      const store = (await stores.json()).data[0];
-      if (!store) throw new Error("there is no knowledge base yet");
+      if (!store) throw new Error("there is no knowledge base that may be seen; is a key needed?");
       const form = new FormData();
       form.append("files", one);
-      const reply = await fetch(`/v1/vector_stores/${store.id}/upload`, {
+      const reply = await fetch(`/v1/vector_stores/${store}/upload`, {
         method: "POST", headers: headers(), body: form,
       });
       if (!reply.ok) throw new Error(await reason(reply));
       line.textContent = `${one.name}: being read`;
-      await follow(store.id, (await reply.json()).data[0], line);
+      await follow(store, (await reply.json()).data[0], line);
     } catch (error) {
       line.textContent = `${one.name}: ${error.message}`;
       line.className = "error";
@@ -162,4 +179,11 @@ for (const name of ["dragover", "dragleave", "drop"]) {
     if (name === "drop") upload([...event.dataTransfer.files]);
   });
 }
+// Kept while the tab is open, and nowhere else.
+$("key").value = sessionStorage.getItem("key") ?? "";
+$("key").addEventListener("change", () => {
+  sessionStorage.setItem("key", $("key").value.trim());
+  showStores();
+});
+showStores();
 watchState();

@@ -8,6 +8,9 @@ import pytest
 
 from tests.ingest.homes import Home, eventually, files_of, states
 
+# Watchdog warns, in its own thread, when it meets a moved directory twice.
+pytestmark = pytest.mark.filterwarnings("ignore:Callback with id:RuntimeWarning")
+
 
 def test_a_new_file_is_found_and_an_edit_replaces_it(home: Home) -> None:
     kb = home.kb()

@@ -1,0 +1,59 @@
+"""Command lines and environments of the children: what runs is what the settings say."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from app import children
+from app.settings import AppSettings, EngineSettings
+
+
+def test_the_engine_gets_the_settings_and_stays_on_loopback(tmp_path: Path) -> None:
+    settings = EngineSettings(port=9001, max_model_len=1024, max_streams=4, extra_args=("--x", "y"))
+    spec = children.engine(settings, "org/model", tmp_path, 2, cpu=True)
+    said = " ".join(spec.command)
+    assert spec.command[0] == sys.executable
+    assert "--model org/model --served-model-name base --host 127.0.0.1 --port 9001" in said
+    assert "--max-model-len 1024 --max-num-seqs 4" in said
+    assert spec.command[-2:] == ("--x", "y")
+    assert spec.health_url == "http://127.0.0.1:9001/health"
+
+
+def test_the_engine_stays_off_the_network_and_within_the_home(tmp_path: Path) -> None:
+    local = children.engine(EngineSettings(), str(tmp_path), tmp_path, 2, cpu=True).environment
+    assert local["HF_HUB_OFFLINE"] == "1"
+    assert local["VLLM_NO_USAGE_STATS"] == local["DO_NOT_TRACK"] == "1"
+    assert local["VLLM_CACHE_ROOT"] == str(tmp_path / "engine")
+    assert local["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    hub = children.engine(EngineSettings(), "org/model", tmp_path, 2, cpu=True).environment
+    assert "HF_HUB_OFFLINE" not in hub
+
+
+def test_a_gpu_engine_gets_no_flags_for_cpus(tmp_path: Path) -> None:
+    spec = children.engine(EngineSettings(), "org/model", tmp_path, 2, cpu=False)
+    assert "--enforce-eager" not in spec.command
+    assert not any("CPU" in name for name in spec.environment)
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, "1"), (2, "1"), (8, "7")])
+def test_server_and_ingest_leave_a_core_to_others(cores: int, threads: str, tmp_path: Path) -> None:
+    for spec in (
+        children.ingest(tmp_path, cores),
+        children.server(AppSettings(), tmp_path, cores),
+    ):
+        assert spec.environment["OMP_NUM_THREADS"] == threads
+        assert spec.environment["VADEMECUM_HOME"] == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("10.0.0.7", "http://10.0.0.7:8000"),
+    ],
+)
+def test_the_servers_address_is_one_that_a_browser_here_can_open(host: str, url: str) -> None:
+    assert children.server_url(AppSettings(host=host)) == url
