@@ -7,6 +7,7 @@ messages go to standard error. Exit codes: 0 done, 1 failed, 3 bad configuration
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -96,11 +97,11 @@ def models(as_json: AsJson = False) -> None:
     show(rows, as_json)
 
 
-def main() -> None:
-    """Entry point."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point. None: this process's own arguments. Always raises SystemExit."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        cli()
+        cli(arguments)
     except (BadConfiguration, BadData, ModelNotFound) as error:
         say(str(error))
         sys.exit(3)

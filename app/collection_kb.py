@@ -13,11 +13,10 @@ from pathlib import Path
 from app.collection import Collection, Passage
 from kb.chunking import VERSION as CHUNKER
 from kb.chunking import chunk
-from kb.embedding import Embedder
+from kb.embedding import Embedder, LocalEmbedder
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.locks import WRITER, exclusive
-from kb.models import locate
 from kb.records import Parsed, Piece
 from kb.search import DATABASE, LEXICAL
 from kb.settings import KbSettings
@@ -55,7 +54,7 @@ def build(
                 _index(store, folder / LEXICAL)
                 with store.transaction():
                     _add(store, "ingest_seconds", clock() - began)
-                _measure_raw(store, collection.passages, settings, home, report, clock)
+                _measure_raw(store, collection.passages, embedder, report, clock)
                 store.set_meta("complete", "1")
         finally:
             store.close()
@@ -150,8 +149,7 @@ def _index(store: Store, folder: Path) -> None:
 def _measure_raw(
     store: Store,
     passages: Sequence[Passage],
-    settings: KbSettings,
-    home: Path,
+    embedder: Embedder,
     report: Report,
     clock: Callable[[], float],
 ) -> None:
@@ -159,17 +157,15 @@ def _measure_raw(
 
     Nothing for a remote or a fake embedder.
     """
-    if settings.embedder_url or settings.embedder.startswith("fake:"):
+    if not isinstance(embedder, LocalEmbedder):
         return
-    from sentence_transformers import SentenceTransformer
-
     report("measuring the bare model")
-    model = SentenceTransformer(locate(settings.embedder, home))
+    encode = embedder.model.encode
     sample = random.Random(0).sample(list(passages), min(SAMPLE, len(passages)))
     texts = [f"{p.title}\n{p.text}" for p in sample]
-    model.encode(texts[:8], show_progress_bar=False)  # the first call allocates
+    encode(texts[:8], show_progress_bar=False)  # the first call allocates
     began = clock()
-    model.encode(texts, show_progress_bar=False)
+    encode(texts, show_progress_bar=False)
     with store.transaction():
         _add(store, "raw_seconds", clock() - began)
         _add(store, "raw_count", len(texts))

@@ -3,7 +3,7 @@
 import sys
 
 MESSAGE = """finetune: training is not part of this version.
-The server answers with the base model that [engine] model names. CHANGELOG.md says what is there."""
+The server answers with the base model that [engine] model names. CHANGELOG.md says what is."""
 
 
 def main() -> int:

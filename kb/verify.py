@@ -20,7 +20,12 @@ SHOWN = 5
 """Examples named for each kind of problem."""
 
 
-def verify(listed: Listed, dimensions: int | None = None) -> list[str]:
+def verify(
+    listed: Listed,
+    dimensions: int | None = None,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[str]:
     """Problems of a knowledge base. `dimensions` is the embedder's; None: all must be alike."""
     store = Store(listed.folder / DATABASE, readonly=True)
     try:
@@ -31,7 +36,7 @@ def verify(listed: Listed, dimensions: int | None = None) -> list[str]:
             *chunks_match_their_text(store),
             *vectors_are_whole(store, dimensions),
             *life_is_consistent(store),
-            *index_agrees(store, listed.folder / LEXICAL),
+            *index_agrees(store, listed.folder / LEXICAL, sleep=sleep),
         ]
     finally:
         store.close()

@@ -1,12 +1,20 @@
-"""Runs `vademecum` as users do: a process with arguments, environment, output and exit code."""
+"""Runs `vademecum` as users do: arguments and environment in, output and exit code out."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+import pytest
+
+from app.cli import main
 
 ROOT = Path(__file__).parents[2]
 FAKE = {"VADEMECUM_KB__EMBEDDER": "fake:64"}
@@ -18,6 +26,15 @@ def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, 
     return kept | {"VADEMECUM_HOME": str(home), "PYTHONPATH": str(ROOT)} | FAKE | dict(more or {})
 
 
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, named as subprocess names it."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 class Vademecum:
     """The command line for one home; its working directory holds no vademecum.toml."""
 
@@ -25,7 +42,21 @@ class Vademecum:
         self.home = home
         self.cwd = cwd
 
-    def __call__(self, *args: str, **more: str) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *args: str, **more: str) -> Done:
+        """Run it in this process, which is quick."""
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            mock.patch.dict(os.environ, environment(self.home, more), clear=True),
+            contextlib.chdir(self.cwd),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as ended,
+        ):
+            main(args)
+        code = ended.value.code
+        return Done(code if isinstance(code, int) else 0, out.getvalue(), err.getvalue())
+
+    def process(self, *args: str, **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "app.cli", *args],
             env=environment(self.home, more),

@@ -82,7 +82,7 @@ def main(folder: Path) -> int:
     stop = Stop()
     stop.listen()
     spec, _, _ = family(folder)
-    world = quick(on_this_machine(folder / "logs", lambda message: print(message, file=sys.stderr)))
+    world = quick(on_this_machine(folder / "logs", lambda message: print(message, file=sys.stderr)))  # noqa: T201
     supervisor = Supervisor([spec], world, ready_url="", on_ready=lambda: None, backoff=QUICK)
     return supervisor.run(stop.asked, stop.in_haste)
 

@@ -111,7 +111,7 @@ def test_a_wrong_key_in_the_configuration_ends_with_3_and_the_nearest_key(
     vademecum: Vademecum, tmp_path: Path
 ) -> None:
     (tmp_path / "vademecum.toml").write_text("[kb]\nembeder = 'x'\n")
-    done = vademecum("kb", "add", "law", "--json")
+    done = vademecum.process("kb", "add", "law", "--json")
     assert (done.returncode, done.stdout) == (3, "")
     assert "vademecum.toml" in done.stderr and "did you mean embedder?" in done.stderr
     assert done.stderr.count("\n") == 1

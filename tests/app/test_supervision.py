@@ -109,7 +109,7 @@ def test_pauses_grow_while_a_child_keeps_failing() -> None:
     stage = Stage(*[1.0] * 9, healthy=never)
     stage.run(one(), 150)
     starts = stage.times()
-    pauses = [later - earlier - 1 for earlier, later in zip(starts, starts[1:], strict=False)]
+    pauses = [later - earlier - 1 for earlier, later in zip(starts, starts[1:], strict=False)]  # noqa: RUF007
     assert pauses[:7] == pytest.approx([1, 2, 4, 8, 16, 30, 30], rel=0.35)
 
 

@@ -67,7 +67,7 @@ def test_a_child_that_ends_without_an_error_is_started_again_too(tmp_path: Path)
 
 def test_a_badly_configured_child_stops_all_and_its_words_are_shown(tmp_path: Path) -> None:
     pids = Pids(tmp_path, "good")
-    bad = "import sys, time; time.sleep(0.3); sys.stderr.write('[app] prot: unknown key'); sys.exit(3)"
+    bad = "import sys, time; time.sleep(0.3); sys.stderr.write('[app] prot: unknown key'); sys.exit(3)"  # noqa: E501
     with supervised(tmp_path, python("good", pids.tell + SLEEP), python("bad", bad)) as run:
         run.thread.join(20)
         assert run.code == 3

@@ -59,7 +59,7 @@ def test_up_answers_from_the_docs_folder_and_stops_when_told(
             assert (unknown.returncode, unknown.stdout) == (1, "")
             assert "did you mean handbook?" in unknown.stderr
 
-            second = vademecum("up", "--port", "0", **settings)
+            second = vademecum.process("up", "--port", "0", **settings)
             assert second.returncode == 1
             assert "in use by process" in second.stderr and str(running.pid) in second.stderr
         finally:
@@ -78,7 +78,7 @@ def test_up_answers_from_the_docs_folder_and_stops_when_told(
 def test_a_taken_port_is_named_and_nothing_is_started(
     vademecum: Vademecum, tmp_path: Path, taken: int
 ) -> None:
-    done = vademecum("up", "--port", str(taken), VADEMECUM_ENGINE__URL="http://127.0.0.1:9")
+    done = vademecum.process("up", "--port", str(taken), VADEMECUM_ENGINE__URL="http://127.0.0.1:9")
     assert (done.returncode, done.stdout) == (1, "")
     assert f"port {taken} is taken by another program" in done.stderr
     assert "--port" in done.stderr
@@ -115,7 +115,7 @@ def test_a_host_that_is_not_ours_is_said() -> None:
 def test_a_child_with_a_wrong_setting_ends_up_with_exit_code_3(vademecum: Vademecum) -> None:
     began = time.monotonic()
     with engine("x") as url:
-        done = vademecum(
+        done = vademecum.process(
             "up", "--port", "0", VADEMECUM_ENGINE__URL=url, VADEMECUM_INGEST__SETTLE="1"
         )
     assert (done.returncode, done.stdout) == (3, "")
