@@ -8,7 +8,7 @@ import hashlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import httpx
 import numpy as np
@@ -18,6 +18,9 @@ from kb.errors import EmbedderDown, ModelBroken
 from kb.models import locate
 from kb.settings import KbSettings
 from kb.words import words
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 Vectors = npt.NDArray[np.float32]
 
@@ -74,6 +77,11 @@ class LocalEmbedder:
         if not dimensions:
             raise ModelBroken(f"the embedder {name} does not say how many dimensions it has")
         self._dimensions = dimensions
+
+    @property
+    def model(self) -> "SentenceTransformer":
+        """The bare model, for measuring what it can do by itself."""
+        return self._model
 
     @property
     def name(self) -> str:
