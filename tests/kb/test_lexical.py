@@ -161,7 +161,7 @@ def test_readers_reload_while_the_writer_commits(folder: Path, writer: LexicalIn
     threads = [threading.Thread(target=follow) for _ in range(3)]
     for thread in threads:
         thread.start()
-    for n in range(2, 30):
+    for n in range(2, 20):
         writer.catch_up(Changes(n, (entry(n, "word"),), (n - 1,)))
     stop.set()
     for thread in threads:

@@ -104,7 +104,8 @@ def test_the_dead_are_dropped_whatever_the_dense_index_holds(base: Base) -> None
 
 def test_dead_candidates_do_not_crowd_out_the_living(base: Base) -> None:
     for n in range(40):
-        base.put(f"{n}.md", f"The dose of aspirin is {n} grams.")
+        base.put(f"{n}.md", f"The dose of aspirin is {n} grams.", publish=False)
+    base.publish()
     reader = base.reader()
     for n in range(39):
         base.remove(f"{n}.md", publish=False)
@@ -202,7 +203,9 @@ def test_each_mode_ranks_the_answering_document_first(base: Base, mode: Mode) ->
 
 def test_hits_are_best_first_and_at_most_k(base: Base, mode: Mode) -> None:
     for n in range(30):
-        base.put(f"{n}.md", "aspirin " * (n % 5 + 1) + f"filler{n} and words " * (n % 7))
+        text = "aspirin " * (n % 5 + 1) + f"filler{n} and words " * (n % 7)
+        base.put(f"{n}.md", text, publish=False)
+    base.publish()
     reader = base.reader()
     for k in (1, 8, 30):
         scores = [h.score for h in reader.search("aspirin", k, mode=mode).hits]
