@@ -4,7 +4,9 @@ Knows the contract that queries and passages may need different prompts, and not
 storage. A deterministic fake ships here so that tests need no weights.
 """
 
+import ctypes
 import hashlib
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,16 +63,22 @@ def identity(settings: KbSettings) -> str:
 
 
 class LocalEmbedder:
-    """sentence-transformers on this machine. Thread-safe: one encode at a time."""
+    """sentence-transformers on this machine. Thread-safe: one encode at a time.
+
+    Computes in bfloat16 where the processor has instructions for it, else in float32; what comes
+    out is float32 of unit length either way. With multilingual-e5-small bfloat16 is 1.7 times as
+    fast, and its vectors have a cosine of 0.9999 to those of float32.
+    """
 
     def __init__(self, name: str, folder: str) -> None:
         # Imported here: it takes seconds, and most commands never embed.
         from sentence_transformers import SentenceTransformer
 
         try:
-            self._model = SentenceTransformer(folder)
+            self._model = SentenceTransformer(folder, model_kwargs=_precision())
         except (OSError, ValueError, KeyError) as error:
             raise ModelBroken(f"the embedder {name} cannot be loaded: {error}") from error
+        _give_back()
         self._lock = threading.Lock()
         self._name = name
         dimensions = self._model.get_embedding_dimension()
@@ -107,11 +115,39 @@ class LocalEmbedder:
                 list(texts),
                 prompt_name=name,
                 batch_size=32,
-                normalize_embeddings=True,
+                # Done below: in bfloat16, lengths come out up to 0.2% wrong.
+                normalize_embeddings=False,
                 show_progress_bar=False,
                 convert_to_numpy=True,
             )
-        return np.asarray(vectors, np.float32)
+        return _unit(np.asarray(vectors, np.float32))
+
+
+def _precision() -> dict[str, str]:
+    """What makes the model load as bfloat16 if this processor computes in it. A GPU's own
+    default is left alone."""
+    from torch import cuda
+
+    if cuda.is_available():
+        return {}
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return {}
+    return {"dtype": "bfloat16"} if re.search(r"\b(avx512_bf16|amx_bf16)\b", flags) else {}
+
+
+def _give_back() -> None:
+    """Hand back what loading needed and the C library keeps: 280 MB with the bundled model."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):  # a C library other than glibc
+        return
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norms, 1e-12), np.float32)
 
 
 class RemoteEmbedder:
@@ -160,8 +196,7 @@ class RemoteEmbedder:
                 raise ValueError("a vector holds what is not a number")
         except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
             raise EmbedderDown(f"the embedder at {self._url} did not answer: {error}") from error
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return np.asarray(vectors / np.maximum(norms, 1e-12), np.float32)
+        return _unit(vectors)
 
 
 class FakeEmbedder:

@@ -124,7 +124,7 @@ def test_of_those_who_want_a_name_at_once_one_gets_it(catalog: Catalog) -> None:
 
 def test_one_that_is_removed_while_others_look_is_just_not_listed(catalog: Catalog) -> None:
     catalog.add("kept", "fake-64", 0)
-    names = [f"x{n}" for n in range(40)]
+    names = [f"x{n}" for n in range(20)]
     for name in names:
         catalog.add(name, "fake-64", 0)
     gone = threading.Event()
