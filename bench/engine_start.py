@@ -1,6 +1,6 @@
 """How quickly does the engine start, and how quickly does it answer, with which of its flags?
 
-    python bench/engine_start.py MODEL_FOLDER [--only eager,compiled] [--json FILE]
+    python bench/engine_start.py MODEL_FOLDER [--only "eager;-O1, first"] [--json FILE]
 
 Starts vLLM with each set of flags, waits for /health, asks, adds up memory, stops it. Behind
 docs/decisions/005-engine-start.md. Knows nothing of the supervisor.
@@ -30,9 +30,19 @@ LIMIT = 900.0
 COMMON = ["--max-model-len", "4096", "--max-num-seqs", "16"]
 Variant = tuple[list[str], dict[str, str], bool]
 """Arguments, environment, and whether the compile cache of the variant before it is kept."""
+ALONE = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1"}
 VARIANTS: dict[str, Variant] = {
-    "eager": (["--enforce-eager"], {}, False),
-    "eager, all cores": (["--enforce-eager"], {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}, False),
+    "eager, first": (["--enforce-eager"], {}, False),
+    "eager": (["--enforce-eager"], {}, True),
+    "eager, no prefix caching": (["--enforce-eager", "--no-enable-prefix-caching"], {}, True),
+    "eager, one process": (
+        ["--enforce-eager", "--distributed-executor-backend", "uni"],
+        ALONE,
+        True,
+    ),
+    "eager, all cores": (["--enforce-eager"], {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}, True),
+    "-O1, first": (["-O1"], {}, False),
+    "-O1, second": (["-O1"], {}, True),
     "compiled, first": ([], {}, False),
     "compiled, second": ([], {}, True),
     "compiled, all cores, first": ([], {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}, False),
