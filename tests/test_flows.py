@@ -1,0 +1,137 @@
+"""The main job on real parts: `vademecum up` with vLLM, the bundled models and the handbook."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from openai import OpenAI
+
+from app.up import free_port
+
+ROOT = Path(__file__).parent.parent
+SECRET = "The Ibex protocol is opened only with the copper key of Nurse Quill."
+QUESTION = "Who has the copper key of the Ibex protocol?"
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+
+
+class House:
+    """A running Vademecum."""
+
+    def __init__(self, home: Path, url: str, process: "subprocess.Popen[str]") -> None:
+        self.docs = home / "docs"
+        self.url = url
+        self.process = process
+        self.client = OpenAI(base_url=f"{url}/v1", api_key="none", timeout=120)
+
+    def ask(self, question: str) -> tuple[str, list[Any], bool]:
+        """The answer's text, its annotations, and whether the server refused."""
+        reply = self.client.chat.completions.create(
+            model="vademecum", messages=[{"role": "user", "content": question}], max_tokens=40
+        ).model_dump()
+        message = reply["choices"][0]["message"]
+        return message["content"], message["annotations"], reply["knowledge"]["refused"]
+
+    def is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health/ready", timeout=5).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    def child(self, *words: str) -> psutil.Process:
+        """The process of this house whose command line holds these words."""
+        found = [
+            process
+            for process in psutil.Process(self.process.pid).children(recursive=True)
+            if all(word in process.cmdline() for word in words)
+            and not any(part.endswith("leash.py") for part in process.cmdline())
+        ]
+        return found[0]
+
+
+def until(what: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def house(models_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    home = tmp_path_factory.mktemp("house")
+    (home / "models").symlink_to(models_home / "models")
+    shutil.copytree(ROOT / "examples" / "handbook", home / "docs")
+    port, engine = free_port("127.0.0.1"), free_port("127.0.0.1")
+    environment = os.environ | {
+        "VADEMECUM_HOME": str(home),
+        "VADEMECUM_APP__PORT": str(port),
+        "VADEMECUM_ENGINE__PORT": str(engine),
+    }
+    command = [sys.executable, "-m", "app.cli", "up"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == f"ready http://127.0.0.1:{port}\n"
+            one = House(home, f"http://127.0.0.1:{port}", process)
+            until(lambda: counts(one)["completed"] >= 15, 120)
+            yield one
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+
+
+def counts(house: House) -> dict[str, int]:
+    (store,) = house.client.vector_stores.list().data
+    return store.file_counts.model_dump()
+
+
+def test_a_question_is_answered_with_a_citation_that_can_be_checked(house: House) -> None:
+    text, notes, refused = house.ask("How much Zelvorin does an adult take at the start?")
+    assert not refused and "8 mg" in text
+    source = (house.docs / "zelvorin-dosing.md").read_text(encoding="utf-8")
+    assert notes[0]["filename"] == "zelvorin-dosing.md" and notes[0]["verified"]
+    assert source[notes[0]["start"] : notes[0]["end"]] == notes[0]["quote"]
+
+
+def test_what_the_handbook_does_not_hold_is_refused(house: House) -> None:
+    assert house.ask("Who painted the ceiling of the Sistine Chapel?")[2]
+
+
+def test_the_model_itself_speaks_and_streams(house: House) -> None:
+    chunks = house.client.chat.completions.create(
+        model="vademecum",
+        messages=[{"role": "user", "content": "What is the capital of France?"}],
+        extra_body={"knowledge": {"enabled": False}},
+        stream=True,
+    )
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert "Paris" in text
+
+
+def test_the_folder_is_followed_and_no_killed_process_loses_a_document(house: House) -> None:
+    file, moved = house.docs / "ibex.txt", house.docs / "ibex-rules.txt"
+    file.write_text(SECRET, encoding="utf-8")
+    until(lambda: "Nurse Quill" in house.ask(QUESTION)[0], 20)
+    for words in (("vllm.entrypoints.openai.api_server",), ("ingest.cli",), ("app.serve",)):
+        house.child(*words).kill()
+        until(lambda: not house.is_ready(), 60)
+        until(house.is_ready, 240)
+        assert "Nurse Quill" in house.ask(QUESTION)[0]
+    file.write_text(SECRET.replace("Quill", "Sorrel"), encoding="utf-8")
+    until(lambda: "Sorrel" in house.ask(QUESTION)[0], 20)
+    assert "Quill" not in house.ask(QUESTION)[0]
+    file.rename(moved)
+    until(lambda: house.ask(QUESTION)[1][0]["filename"] == "ibex-rules.txt", 20)
+    moved.unlink()
+    until(lambda: "Sorrel" not in house.ask(QUESTION)[0], 20)
