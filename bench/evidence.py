@@ -47,7 +47,7 @@ def sample(whole: Collection, questions: int, passages: int) -> Collection:
     others = [p for p in whole.passages if p.id not in needed]
     filler = rng.sample(others, max(0, min(len(others), passages - len(needed))))
     kept = (*(p for p in whole.passages if p.id in needed), *filler)
-    digest = hashlib.sha256("\n".join(p.id for p in kept).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join(p.text for p in kept).encode()).hexdigest()
     return Collection(kept, tuple(asked), digest)
 
 
