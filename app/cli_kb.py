@@ -111,7 +111,12 @@ def rebuild(name: str, as_json: AsJson = False) -> None:
 
 
 def _row(one: Listed) -> dict[str, Any]:
-    return {"name": one.name, "id": one.id, "watched": list(one.watched)}
+    return {
+        "name": one.name,
+        "id": one.id,
+        "watched": list(one.watched),
+        "problem": one.problem,
+    }
 
 
 def _stats(one: Listed) -> dict[str, Any]:

@@ -54,12 +54,12 @@ def sweep() -> None:
     configuration = load()
     stop = _stop_on_signals()
     with _prepared(configuration) as (catalog, embedder, kb_settings, settings):
-        for listed in catalog.all():
+        for listed in _whole(catalog.all()):
             uploads = catalog.uploads(listed.name)
             Worker(listed, uploads, embedder, kb_settings, settings, stop).complete()
             if stop.is_set():
                 raise typer.Exit(1)
-        if any(_status(listed)["failed"] for listed in catalog.all()):
+        if any(_status(listed)["failed"] for listed in _whole(catalog.all())):
             log.warning("some files failed; `ingest status` names them")
 
 
@@ -68,7 +68,7 @@ def status(kb: OneKb = None, as_json: AsJson = False) -> None:
     """How many files are in which state, and why files failed."""
     catalog = Catalog(load().home)
     listed = [catalog.get(kb)] if kb else catalog.all()
-    report = [_status(one) for one in listed]
+    report = [_status(one) for one in _whole(listed)]
     if as_json:
         print(json.dumps({"knowledge_bases": report}, ensure_ascii=False, indent=2))
         return
@@ -127,6 +127,14 @@ def _stop_on_signals() -> threading.Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     return stop
+
+
+def _whole(listed: list[Listed]) -> list[Listed]:
+    """Those that can be opened; what is wrong with the others is said."""
+    for one in listed:
+        if one.problem:
+            log.error("knowledge base %s is left out: %s", one.name, one.problem)
+    return [one for one in listed if not one.problem]
 
 
 def _status(listed: Listed) -> dict[str, Any]:

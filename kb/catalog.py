@@ -23,13 +23,15 @@ _NAME = re.compile(r"(?!vs_)[a-z0-9][a-z0-9_-]{0,62}")  # vs_… is an id, and f
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A knowledge base as `kb list` shows it."""
+    """A knowledge base as `kb list` shows it. `problem` says why it cannot be opened; one that
+    cannot goes by its name, since its id is not known."""
 
     id: str
     name: str
     folder: Path
     watched: tuple[str, ...]
     created_at: int
+    problem: str = ""
 
 
 class Catalog:
@@ -47,15 +49,17 @@ class Catalog:
         return self.home / "uploads" / name
 
     def all(self) -> list[Listed]:
+        """Every one, by name; a damaged one is listed with its problem and hides no other."""
         listed = []
         for file in sorted(self._root.glob(f"*/{DATABASE}")):
             if file.parent.name.startswith("."):
                 continue
             try:
                 listed.append(self._read(file.parent))
-            except (StoreBroken, sqlite3.Error):
+            except (StoreBroken, sqlite3.Error) as error:
                 if file.exists():  # else: removed while we looked
-                    raise
+                    name = file.parent.name
+                    listed.append(Listed(name, name, file.parent, (), 0, str(error)))
         return listed
 
     def get(self, name_or_id: str) -> Listed:
@@ -110,8 +114,10 @@ class Catalog:
         # Renamed first: whoever follows it sees it vanish in one step.
         doomed = self._root / f".removed-{one.name}-{secrets.token_hex(4)}"
         one.folder.rename(doomed)
+        # Its uploads go the same way, so that none is left for a later one of this name.
+        if (uploads := self.uploads(one.name)).exists():
+            uploads.rename(doomed / "uploads")
         shutil.rmtree(doomed)
-        shutil.rmtree(self.uploads(one.name), ignore_errors=True)
         return one
 
     def _read(self, folder: Path) -> Listed:

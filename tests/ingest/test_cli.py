@@ -119,6 +119,20 @@ def test_sweep_ends_when_everything_is_known_and_status_tells_it(tmp_path: Path)
     assert "torn.pdf may be damaged" in ingest(tmp_path, "status", "--kb", "handbook").stdout
 
 
+def test_a_damaged_knowledge_base_is_named_and_the_others_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text("an okapi")
+    assert ingest(tmp_path, "sweep").returncode == 0
+    damaged = Catalog(tmp_path).add("damaged", "fake-64", 0)
+    (damaged.folder / "knowledge.db").write_bytes(b"garbage " * 1000)
+    (tmp_path / "docs" / "b.md").write_text("a tapir")
+    with running(tmp_path), reader(tmp_path) as kb:
+        eventually(lambda: states(kb).get("b.md") == "completed")
+    done = ingest(tmp_path, "status", "--json")
+    (told,) = json.loads(done.stdout)["knowledge_bases"]
+    assert told["name"] == "handbook" and "damaged is left out" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "more", "code", "words"),
     [

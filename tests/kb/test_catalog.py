@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kb.catalog import Catalog
-from kb.errors import AlreadyExists, BadData, StoreBroken, UnknownKnowledgeBase, VademecumError
+from kb.errors import AlreadyExists, BadData, UnknownKnowledgeBase, VademecumError
 from kb.search import DATABASE
 from kb.store import Store
 
@@ -141,11 +141,17 @@ def test_one_that_is_removed_while_others_look_is_just_not_listed(catalog: Catal
     assert at_once(remove, look, look) == []
 
 
-def test_one_that_is_damaged_is_not_taken_for_removed(catalog: Catalog) -> None:
+def test_one_that_is_damaged_is_listed_with_its_problem_and_hides_no_other(
+    catalog: Catalog,
+) -> None:
     made = catalog.add("handbook", "fake-64", 0)
+    other = catalog.add("other", "fake-64", 0)
     (made.folder / DATABASE).write_bytes(b"garbage " * 1000)
-    with pytest.raises(StoreBroken, match="cannot be opened"):
-        catalog.all()
+    damaged, whole = catalog.all()
+    assert damaged.id == damaged.name == "handbook" and "cannot be opened" in damaged.problem
+    assert whole == other == catalog.get("other")
+    catalog.remove("handbook")
+    assert catalog.all() == [other]
 
 
 def test_nothing_is_left_beside_a_finished_one(catalog: Catalog) -> None:
