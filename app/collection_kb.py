@@ -17,10 +17,10 @@ from kb.embedding import Embedder, LocalEmbedder
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.locks import WRITER, exclusive
-from kb.records import Parsed, Piece
+from kb.records import Parsed
 from kb.search import DATABASE, LEXICAL
 from kb.settings import KbSettings
-from kb.store import Store, context
+from kb.store import Store, to_embed
 
 GROUP = 512
 """Passages of one embedding call and one transaction."""
@@ -108,7 +108,9 @@ class _Builder:
     def _put(self, group: Sequence[Passage], began: float) -> None:
         cut = [chunk(p.text, self._settings.chunk_tokens) for p in group]
         texts = [
-            _embedded(p, piece) for p, pieces in zip(group, cut, strict=True) for piece in pieces
+            to_embed(p.title, piece.heading, piece.text)
+            for p, pieces in zip(group, cut, strict=True)
+            for piece in pieces
         ]
         vectors = self._embedder.passages(texts)
         at = 0
@@ -126,11 +128,6 @@ class _Builder:
                 self._ledger.completed(file, size=len(passage.text), mtime_ns=0)
             _add(self._store, "ingest_seconds", self._clock() - began)
             _add(self._store, "ingest_count", len(group))
-
-
-def _embedded(passage: Passage, piece: Piece) -> str:
-    """As ingest embeds a chunk of a document with this title."""
-    return f"{context(passage.title, piece.heading)}\n{piece.text}"
 
 
 def _add(store: Store, key: str, value: float) -> None:

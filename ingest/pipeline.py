@@ -21,7 +21,7 @@ from kb.embedding import Embedder
 from kb.ledger import File, Ledger
 from kb.records import Parsed, Piece
 from kb.settings import KbSettings
-from kb.store import Store, context
+from kb.store import Store, to_embed
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class Pipeline:
         for draft in drafts:
             title = draft.parsed.title if draft.parsed else ""
             for piece in draft.pieces[len(draft.vectors) :][: at_most - len(wanted)]:
-                wanted.append((draft, f"{context(title, piece.heading)}\n{piece.text}"))
+                wanted.append((draft, to_embed(title, piece.heading, piece.text)))
         if not wanted:
             return
         vectors = self._embedder.passages([text for _, text in wanted])

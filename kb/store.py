@@ -233,6 +233,11 @@ def chunk_of(row: Row) -> Chunk:
     )
 
 
+def to_embed(title: str, heading: str, text: str) -> str:
+    """What the embedder reads of a chunk: its context, then its text."""
+    return f"{context(title, heading)}\n{text}"
+
+
 def context(title: str, heading: str) -> str:
     """What stands before a chunk's text when it is embedded or indexed: title, then heading."""
     return " > ".join(part for part in (title, heading) if part)
