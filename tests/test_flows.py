@@ -1,6 +1,7 @@
 """The main job on real parts: `vademecum up` with vLLM, the bundled models and the handbook."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import httpx
 import psutil
 import pytest
 from openai import OpenAI
+from playwright.sync_api import Page, expect, sync_playwright
 
 from app.up import free_port
 
@@ -91,6 +93,24 @@ def house(models_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             assert process.wait(60) == 0
 
 
+@pytest.fixture
+def page(house: House) -> Iterator[Page]:
+    """The page in the system's own Chromium, which must stay on this machine."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("neither chromium nor google-chrome is installed")
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=quiet)
+        try:
+            opened = browser.new_page()
+            opened.goto(house.url)
+            expect(opened.locator("#state")).to_have_text("ready", timeout=20_000)
+            yield opened
+        finally:
+            browser.close()
+
+
 def counts(house: House) -> dict[str, int]:
     (store,) = house.client.vector_stores.list().data
     return store.file_counts.model_dump()
@@ -117,6 +137,29 @@ def test_the_model_itself_speaks_and_streams(house: House) -> None:
     )
     text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
     assert "Paris" in text
+
+
+def test_the_page_answers_opens_a_citation_and_takes_documents(house: House, page: Page) -> None:
+    errors: list[object] = []
+    page.on("pageerror", lambda error: errors.append(error))
+    page.on("dialog", lambda dialog: errors.append(dialog))
+    page.fill("#question", "How much Zelvorin does an adult take at the start?")
+    page.press("#question", "Enter")
+    page.locator(".mark").first.click(timeout=120_000)
+    expect(page.locator(".source")).to_contain_text("zelvorin-dosing.md")
+    expect(page.locator(".source")).to_contain_text("8 mg once a day")
+    evil = "<img src=x onerror=alert(1)>.txt"
+    page.set_input_files(
+        "#files",
+        files=[
+            {"name": evil, "mimeType": "text/plain", "buffer": b"<b>Owls</b> sleep by day."},
+            {"name": "torn.pdf", "mimeType": "application/pdf", "buffer": b"%PDF-1.4 torn"},
+        ],
+    )
+    lines = page.locator("#uploads li")
+    expect(lines.nth(0)).to_have_text(f"{evil}: completed", timeout=60_000)
+    expect(lines.nth(1)).to_have_text(re.compile("torn.pdf: failed: .*damaged"), timeout=60_000)
+    assert not errors
 
 
 def test_the_folder_is_followed_and_no_killed_process_loses_a_document(house: House) -> None:
