@@ -18,6 +18,7 @@ class Writer:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("VADEMECUM_")}
         ours = {"VADEMECUM_HOME": str(home), "VADEMECUM_KB__EMBEDDER": "fake:64"}
         with self._log.open("ab") as log:
+            self._said = log.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "ingest.cli", "run"],
                 cwd=ROOT,
@@ -37,6 +38,10 @@ class Writer:
         """SIGTERM, and its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
+
+    def is_ready(self) -> bool:
+        """Whether it said so: it follows the folders."""
+        return b"ingest ready" in self._log.read_bytes()[self._said :]
 
     def must_live(self) -> None:
         if self.process.poll() is not None:
