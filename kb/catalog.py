@@ -6,12 +6,11 @@ Makes and removes them; never looks at a document.
 import re
 import secrets
 import shutil
-import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
 from kb.chunking import VERSION as CHUNKER
-from kb.errors import AlreadyExists, BadData, StoreBroken, UnknownKnowledgeBase
+from kb.errors import AlreadyExists, BadData, StoreBroken, StoreDown, UnknownKnowledgeBase
 from kb.ledger import Ledger
 from kb.search import DATABASE
 from kb.settings import nearest
@@ -56,7 +55,7 @@ class Catalog:
                 continue
             try:
                 listed.append(self._read(file.parent))
-            except (StoreBroken, sqlite3.Error) as error:
+            except (StoreBroken, StoreDown) as error:
                 if file.exists():  # else: removed while we looked
                     name = file.parent.name
                     listed.append(Listed(name, name, file.parent, (), 0, str(error)))
