@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tantivy
 
-from kb.errors import StoreBroken
+from kb.errors import StoreBroken, StoreDown
 from kb.records import Changes
 from kb.words import words
 
@@ -28,7 +28,7 @@ class LexicalIndex:
         try:
             self._index = tantivy.Index(_schema(), str(folder), reuse=True)
             self._index.config_reader(reload_policy="manual")
-            self._writer = None if readonly else self._index.writer(_HEAP, 1)
+            self._writer = None if readonly else self._open_writer()
         except ValueError as error:
             raise StoreBroken(
                 f"the lexical index {folder.name} cannot be opened: {error}"
@@ -50,19 +50,40 @@ class LexicalIndex:
             raise StoreBroken(f"the lexical index cannot be read: {error}") from error
 
     def catch_up(self, changes: Changes) -> None:
-        """Write and commit. Returns when the commit is durable and visible to readers' `reload`."""
+        """Write and commit. Returns when the commit is durable and visible to readers' `reload`.
+
+        Raises StoreDown when it cannot be written (a full disk); then it must be opened again.
+        """
         if self._writer is None:
             raise StoreBroken("this lexical index was opened for reading")
         # Chunks and marker share a commit, so a replay after a crash never brings a chunk twice.
         try:
             self._write(self._writer, changes)
             self._writer.commit()
+        except ValueError as error:  # tantivy's writer does not live through it: no rollback
+            raise StoreDown(f"the lexical index cannot be written: {error}") from error
         except BaseException:
             self._writer.rollback()  # what was half written must not ride on the next commit
             raise
         self.reload()
 
+    def drop_dead_segments(self) -> None:
+        """Remove the files of segments in which nothing lives. A merge that began when something
+        did would bring the dead along, so those under way are waited for."""
+        self.close()
+        self._writer = self._open_writer()
+        self.catch_up(Changes(self.generation))  # a commit leaves empty segments out
+        try:
+            self._writer.garbage_collect_files()
+        except ValueError as error:
+            raise StoreDown(f"the lexical index cannot be written: {error}") from error
+
+    def _open_writer(self) -> tantivy.IndexWriter:
+        return self._index.writer(_HEAP, 1)
+
     def _write(self, writer: tantivy.IndexWriter, changes: Changes) -> None:
+        if changes.fresh:
+            writer.delete_all_documents()
         for chunk_id in changes.removed:
             writer.delete_documents_by_query(self._is(chunk_id))
         for entry in changes.added:
