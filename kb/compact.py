@@ -15,8 +15,11 @@ neither files nor when it is wanted (`ingest.compaction`).
 import sqlite3
 from collections.abc import Callable, Iterator
 
+from kb.catalog import Listed
 from kb.lexical import LexicalIndex
+from kb.locks import WRITER, exclusive
 from kb.records import Changes
+from kb.search import DATABASE, LEXICAL
 from kb.sqlite import cut_log, vacuum
 from kb.store import Store
 
@@ -30,6 +33,51 @@ _RUNNING = "compacting"
 def is_unfinished(store: Store) -> bool:
     """Whether a compaction began and did not end."""
     return store.meta(_RUNNING) is not None
+
+
+def dead(store: Store) -> dict[str, int]:
+    """What died and is still on disk (bytes of text and vectors), and emptied rows, which keep
+    nothing but ids."""
+    last = (int(store.meta("compacted") or 0),)
+    size = "coalesce(sum(length(CAST(text AS BLOB))), 0)"
+    (documents,) = store.rows(
+        f"SELECT count(*) AS n, {size} AS bytes FROM documents WHERE dead_seq > ?", last
+    )
+    (chunks,) = store.rows(
+        f"SELECT count(*) AS n, {size} + coalesce(sum(length(vector)), 0) AS bytes FROM chunks"
+        " WHERE dead_seq > ?",
+        last,
+    )
+    (emptied,) = store.rows("SELECT count(*) AS n FROM chunks WHERE dead_seq <= ?", last)
+    return {
+        "dead_documents": documents["n"],
+        "dead_chunks": chunks["n"],
+        "dead_bytes": documents["bytes"] + chunks["bytes"],
+        "emptied_chunks": emptied["n"],
+    }
+
+
+def compact(listed: Listed, now: Callable[[], float]) -> dict[str, int]:
+    """All of it at once, for when ingest does not run. Returns what was `dead` before.
+
+    Raises WriterBusy, StoreBroken, StoreDown.
+    """
+    what = f"knowledge base {listed.name} (stop ingest, or `vademecum up`, first): it"
+    with exclusive(listed.folder / WRITER, what):
+        store = Store(listed.folder / DATABASE)
+        try:
+            before = dead(store)
+            lexical = LexicalIndex(listed.folder / LEXICAL, readonly=False)
+            try:
+                lexical.catch_up(store.changes(lexical.generation))
+                for _ in compaction(store, lexical, now):
+                    pass
+                lexical.catch_up(store.changes(lexical.generation))
+            finally:
+                lexical.close()
+            return before
+        finally:
+            store.close()
 
 
 def compaction(
