@@ -125,6 +125,8 @@ class Rounds:
             alive = kb.store.counts()["chunks"]
             assert len(kb._dense) == len(_held(kb)) == alive, "the dense index differs"
             assert kb.store.rows("PRAGMA foreign_key_check") == []
+            orphans = "SELECT id FROM documents WHERE id NOT IN (SELECT document_id FROM chunks)"
+            assert kb.store.rows(orphans) == [], "a document without passages"
         finally:
             kb.close()
 

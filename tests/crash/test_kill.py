@@ -12,7 +12,11 @@ from tests.crash.rounds import Rounds
 SHORT = 8
 ROUNDS = int(os.environ.get("VADEMECUM_SOAK_ROUNDS", SHORT))
 SEED = int(os.environ.get("VADEMECUM_SOAK_SEED", secrets.randbits(32)))
-SETTINGS = {"VADEMECUM_INGEST__SETTLE_SECONDS": "0.02"}
+SETTINGS = {
+    "VADEMECUM_INGEST__SETTLE_SECONDS": "0.02",
+    # Whenever it is idle and anything is dead, so that kills hit compaction too.
+    "VADEMECUM_INGEST__COMPACT_SECONDS": "0",
+}
 
 
 @pytest.mark.slow
@@ -27,4 +31,5 @@ def test_a_writer_killed_at_random_moments_loses_nothing(
     rounds = Rounds(tmp_path, random.Random(SEED), SETTINGS)
     say(f"{ROUNDS} to go")
     rounds.run(ROUNDS, say)
-    say(f"done, killed while {rounds.kills}")
+    compacted = (tmp_path / "ingest.log").read_text().count("compaction is done")
+    say(f"done, killed while {rounds.kills}, {compacted} compactions came to their end")
