@@ -37,11 +37,7 @@ class Writer:
         Raises StoreDown when it cannot be written or has been damaged; opening again mends it.
         """
         if self.lexical.generation != self.store.generation():
-            changes = self.store.changes(self.lexical.generation)
-            try:
-                self.lexical.catch_up(changes)
-            except StoreBroken as error:
-                raise StoreDown(str(error)) from error
+            self.lexical.catch_up(self.store.changes(self.lexical.generation))
         return self.lexical.generation
 
 

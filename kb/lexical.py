@@ -25,6 +25,7 @@ class LexicalIndex:
 
     def __init__(self, folder: Path, *, readonly: bool = True) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._readonly = readonly
         try:
             self._index = tantivy.Index(_schema(), str(folder), reuse=True)
             self._index.config_reader(reload_policy="manual")
@@ -54,8 +55,10 @@ class LexicalIndex:
 
         Raises StoreDown when it cannot be written (a full disk); then it must be opened again.
         """
-        if self._writer is None:
+        if self._readonly:
             raise StoreBroken("this lexical index was opened for reading")
+        if self._writer is None:
+            raise StoreDown("the lexical index must be opened again")
         # Chunks and marker share a commit, so a replay after a crash never brings a chunk twice.
         try:
             self._write(self._writer, changes)
@@ -65,15 +68,18 @@ class LexicalIndex:
         except BaseException:
             self._writer.rollback()  # what was half written must not ride on the next commit
             raise
-        self.reload()
+        try:
+            self.reload()
+        except StoreBroken as error:  # not for good: its owner opens it again, and so mends it
+            raise StoreDown(str(error)) from error
 
     def drop_dead_segments(self) -> None:
         """Remove the files of segments in which nothing lives. A merge that began when something
         did would bring the dead along, so those under way are waited for."""
-        self.close()
-        self._writer = self._open_writer()
-        self.catch_up(Changes(self.generation))  # a commit leaves empty segments out
         try:
+            self.close()
+            self._writer = self._open_writer()
+            self.catch_up(Changes(self.generation))  # a commit leaves empty segments out
             self._writer.garbage_collect_files()
         except ValueError as error:
             raise StoreDown(f"the lexical index cannot be written: {error}") from error
@@ -124,9 +130,9 @@ class LexicalIndex:
         return out
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.wait_merging_threads()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.wait_merging_threads()
 
     def _any_of(self, query: Sequence[str]) -> tantivy.Query:
         schema = self._index.schema

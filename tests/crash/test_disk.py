@@ -132,11 +132,19 @@ def test_an_index_torn_while_the_service_runs_is_mended_without_a_restart(
     with home.following(), caplog.at_level(logging.WARNING):
         kb = home.kb()
         eventually(lambda: files_of(kb, "okapi") == ["a.md"])
-        (home.catalog.get("handbook").folder / LEXICAL / "meta.json").write_text("{")
+        for file in (home.catalog.get("handbook").folder / LEXICAL).iterdir():
+            if not file.name.startswith("."):
+                file.unlink()
+        home.write("a.md", "a tapir")
         home.write("b.md", "a bongo")
         eventually(lambda: states(kb) == {"a.md": "completed", "b.md": "completed"}, 30)
         again = home.kb()
-        assert files_of(again, "okapi") == ["a.md"] and files_of(again, "bongo") == ["b.md"]
+        assert [files_of(again, word) for word in ("okapi", "tapir", "bongo")] == [
+            [],
+            ["a.md"],
+            ["b.md"],
+        ]
+    assert "Traceback" not in caplog.text
     assert whole(home) == []
 
 
