@@ -13,7 +13,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 export VADEMECUM_HOME
 
-.PHONY: up test fast lint bench lock setup clean
+.PHONY: up test soak fast lint bench lock setup clean
 
 up: $(READY)
 	@$(BIN)/python examples/seed.py "$(VADEMECUM_HOME)"
@@ -21,6 +21,10 @@ up: $(READY)
 
 test: lint
 	$(BIN)/python -m pytest
+
+# The long run of the kill test; VADEMECUM_SOAK_SEED=N repeats one. 200 rounds take about 8 minutes.
+soak: $(READY)
+	VADEMECUM_SOAK_ROUNDS=$${VADEMECUM_SOAK_ROUNDS:-200} $(BIN)/python -m pytest tests/crash/test_kill.py
 
 # The tests that need neither real weights nor the real engine.
 fast: $(READY)

@@ -8,6 +8,7 @@ import typer
 
 from app.output import AsJson, say, show
 from kb.catalog import Catalog, Listed
+from kb.compact import dead
 from kb.embedding import identity
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
@@ -81,7 +82,7 @@ def search(
 
 @bases.command()
 def stats(name: str, as_json: AsJson = False) -> None:
-    """Documents, passages, files by state, generations and bytes on disk."""
+    """Documents, passages, files by state, generations, bytes on disk, and what is dead in them."""
     one = Catalog(load().home).get(name)
     show(_stats(one), as_json)
 
@@ -110,6 +111,17 @@ def rebuild(name: str, as_json: AsJson = False) -> None:
     show({"generation": generation}, as_json)
 
 
+@bases.command()
+def compact(name: str, as_json: AsJson = False) -> None:
+    """Remove from the disk what was deleted or replaced, now. Ingest must not be running; while it
+    runs, it does so by itself when idle."""
+    from kb.compact import compact as work
+
+    removed = work(Catalog(load().home).get(name), time.time)
+    say(f"what was dead in {name} is no longer on disk")
+    show(removed, as_json)
+
+
 def _row(one: Listed) -> dict[str, Any]:
     return {
         "name": one.name,
@@ -129,6 +141,7 @@ def _stats(one: Listed) -> dict[str, Any]:
             "generation": store.generation(),
             "lexical_generation": LexicalIndex(one.folder / LEXICAL).generation,
             **store.counts(),
+            **dead(store),
             "files": Ledger(store).counts(),
             "bytes": sum(f.stat().st_size for f in one.folder.rglob("*") if f.is_file()),
         }

@@ -118,6 +118,10 @@ TABLE: tuple[tuple[type[kb.VademecumError], Shape], ...] = (
         kb.StoreBroken,
         Shape(503, _OURS, "knowledge_base_broken", "this knowledge base cannot be used right now"),
     ),
+    (
+        kb.StoreDown,
+        Shape(503, _OURS, "knowledge_base_down", "this knowledge base is busy or out of disk", 5),
+    ),
     (kb.VademecumError, _INTERNAL),
 )
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}

@@ -115,6 +115,7 @@ def _prepared(configuration: Configuration) -> Iterator[Prepared]:
     with exclusive(home / INGEST, f"the home {home.name}"):
         embedder = open_embedder(kb_settings, home)
         catalog = Catalog(home)
+        catalog.clear()
         if not catalog.all():
             docs = home / "docs"
             docs.mkdir(exist_ok=True)

@@ -50,6 +50,10 @@ class IngestSettings(Section):
     retry_max_seconds: Annotated[float, Field(gt=0)] = 60.0
     retry_attempts: Annotated[int, Field(ge=1)] = 8
     """After so many the file is failed; the next sweep tries it afresh."""
+    compact_share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of dead passages (a thousand at least) at which they leave the disk."""
+    compact_seconds: Annotated[float, Field(ge=0)] = 86400.0
+    """Time after which even a single dead passage does."""
     ocr: bool = False
     """Read images and scanned pages with Tesseract (its language data must be installed)."""
     ocr_languages: str = "eng"

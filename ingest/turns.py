@@ -14,7 +14,7 @@ from ingest.files import Stamp, StillChanging, stamp
 from ingest.pipeline import Draft, Pipeline
 from ingest.settings import IngestSettings
 from ingest.writer import Writer
-from kb.errors import Transient, Unreadable
+from kb.errors import StoreBroken, Transient, Unreadable
 from kb.ledger import File
 
 log = logging.getLogger(__name__)
@@ -162,6 +162,8 @@ class Turns:
 
     def _failed(self, file: File, error: Exception) -> None:
         """Try again later, or give up: then the old passages go, as they are no longer true."""
+        if isinstance(error, StoreBroken):
+            raise error  # the knowledge base is damaged, not this file
         ledger, policy = self._writer.ledger, self._settings.retry
         problem = classify(error, file.path)
         code, message = code_of(problem), str(problem)

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ingest.compaction import Compactor
 from ingest.intake import Intake
 from ingest.parse import Parser
 from ingest.pipeline import Pipeline
@@ -40,6 +41,7 @@ class _Parts:
     intake: Intake
     sweeper: Sweeper
     turns: Turns
+    compactor: Compactor
 
 
 class Worker:
@@ -96,6 +98,8 @@ class Worker:
                 if not self._waiting(parts):
                     break
                 self._pause(parts, 0.0 if more else _TICK)
+            while not self._stop.is_set() and parts.compactor.step():
+                pass
 
     def _step(self, parts: _Parts, watcher: Watcher) -> None:
         self._wake.clear()  # before looking, so that nothing that comes meanwhile is slept over
@@ -104,7 +108,7 @@ class Worker:
         if self._clock() >= self._sweep_due(watcher.sweep_wanted.is_set()):
             watcher.sweep_wanted.clear()
             self._sweep(parts)
-        if not parts.turns.turn() and watcher.events.empty():
+        if not parts.turns.turn() and watcher.events.empty() and not parts.compactor.step():
             self._pause(parts, _TICK)
 
     def _sweep(self, parts: _Parts) -> None:
@@ -158,6 +162,7 @@ class Worker:
                 Intake(store, ledger, self._uploads, self._settings.settle_seconds),
                 Sweeper(store, ledger),
                 Turns(writer, pipeline, self._settings, self._clock, self._rng),
+                Compactor(writer, self._settings, self._clock, self._wake.is_set),
             )
 
 

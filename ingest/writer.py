@@ -5,7 +5,6 @@ is broken is built again.
 """
 
 import logging
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ from pathlib import Path
 
 from kb.catalog import Listed
 from kb.chunking import VERSION as CHUNKER
-from kb.errors import StoreBroken
+from kb.errors import StoreBroken, StoreDown
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.locks import WRITER, exclusive
+from kb.rebuild import swap
 from kb.search import DATABASE, LEXICAL
 from kb.store import Store
 
@@ -32,7 +32,10 @@ class Writer:
     lexical: LexicalIndex
 
     def publish(self) -> int:
-        """Commit to the lexical index what SQLite holds and it does not. Returns the generation."""
+        """Commit to the lexical index what SQLite holds and it does not. Returns the generation.
+
+        Raises StoreDown when it cannot be written or has been damaged; opening again mends it.
+        """
         if self.lexical.generation != self.store.generation():
             self.lexical.catch_up(self.store.changes(self.lexical.generation))
         return self.lexical.generation
@@ -69,13 +72,17 @@ def _must_fit(store: Store, name: str, embedder: str) -> None:
 
 
 def _open_lexical(folder: Path, store: Store) -> LexicalIndex:
-    """Open and catch up. What cannot be used is thrown away and built again from SQLite."""
+    """Open and catch up. What cannot be used is built again from SQLite, beside: on a full disk
+    that fails too, and readers keep what they have. Raises StoreDown."""
     try:
         return _caught_up(folder, store)
-    except (StoreBroken, ValueError) as error:  # ValueError: tantivy finds out while it writes
+    except (StoreBroken, StoreDown) as error:  # StoreDown: tantivy finds out while it writes
         log.warning("%s; it is built again from the database", error)
-    shutil.rmtree(folder)
-    return _caught_up(folder, store)
+    try:
+        swap(folder.parent, store)
+        return LexicalIndex(folder, readonly=False)
+    except StoreBroken as error:  # not for good: it is derived
+        raise StoreDown(str(error)) from error
 
 
 def _caught_up(folder: Path, store: Store) -> LexicalIndex:
@@ -83,6 +90,10 @@ def _caught_up(folder: Path, store: Store) -> LexicalIndex:
     if index.generation > store.generation():
         index.close()
         raise StoreBroken(f"the lexical index {folder.name} is ahead of the database")
-    if index.generation < store.generation():
-        index.catch_up(store.changes(index.generation))
+    try:
+        if index.generation < store.generation():
+            index.catch_up(store.changes(index.generation))
+    except StoreDown:
+        index.close()
+        raise
     return index

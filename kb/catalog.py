@@ -6,13 +6,13 @@ Makes and removes them; never looks at a document.
 import re
 import secrets
 import shutil
-import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
 from kb.chunking import VERSION as CHUNKER
-from kb.errors import AlreadyExists, BadData, StoreBroken, UnknownKnowledgeBase
+from kb.errors import AlreadyExists, BadData, StoreBroken, StoreDown, UnknownKnowledgeBase
 from kb.ledger import Ledger
+from kb.locks import CATALOG, held
 from kb.search import DATABASE
 from kb.settings import nearest
 from kb.store import Store
@@ -56,7 +56,7 @@ class Catalog:
                 continue
             try:
                 listed.append(self._read(file.parent))
-            except (StoreBroken, sqlite3.Error) as error:
+            except (StoreBroken, StoreDown) as error:
                 if file.exists():  # else: removed while we looked
                     name = file.parent.name
                     listed.append(Listed(name, name, file.parent, (), 0, str(error)))
@@ -87,6 +87,13 @@ class Catalog:
         taken = AlreadyExists(f"knowledge base {name} exists already")
         if (self._root / name).exists():
             raise taken
+        with held(self.home / CATALOG, alone=False):
+            self._make(name, embedder, created_at, watch, taken)
+        return self.get(name)
+
+    def _make(
+        self, name: str, embedder: str, created_at: int, watch: Path | None, taken: AlreadyExists
+    ) -> None:
         fresh = self._root / f".new-{name}-{secrets.token_hex(4)}"
         fresh.mkdir(parents=True)
         store = Store(fresh / DATABASE)
@@ -106,19 +113,37 @@ class Catalog:
             if (self._root / name).exists():  # somebody else was faster
                 raise taken from error
             raise
-        return self.get(name)
 
     def remove(self, name_or_id: str) -> Listed:
         """Forget a knowledge base: its state and its uploads. Watched folders are not touched."""
         one = self.get(name_or_id)
-        # Renamed first: whoever follows it sees it vanish in one step.
-        doomed = self._root / f".removed-{one.name}-{secrets.token_hex(4)}"
-        one.folder.rename(doomed)
-        # Its uploads go the same way, so that none is left for a later one of this name.
-        if (uploads := self.uploads(one.name)).exists():
-            uploads.rename(doomed / "uploads")
-        shutil.rmtree(doomed)
+        with held(self.home / CATALOG, alone=False):
+            # Renamed first: whoever follows it sees it vanish in one step.
+            doomed = self._root / f".removed-{one.name}-{secrets.token_hex(4)}"
+            one.folder.rename(doomed)
+            self._erase(one.name, doomed)
         return one
+
+    def clear(self) -> None:
+        """Finish what a crash interrupted: remove half-made and half-removed knowledge bases.
+
+        Waits for those that are being made or removed now.
+        """
+        with held(self.home / CATALOG, alone=True):
+            for folder in self._root.glob(".new-*"):
+                shutil.rmtree(folder)
+            for folder in self._root.glob(".removed-*"):
+                name = folder.name.removeprefix(".removed-").rpartition("-")[0]
+                if self.folder(name).exists():  # a later one of the name: the uploads are its own
+                    shutil.rmtree(folder)
+                else:
+                    self._erase(name, folder)
+
+    def _erase(self, name: str, doomed: Path) -> None:
+        # Its uploads go the same way, so that none is left for a later one of this name.
+        if (uploads := self.uploads(name)).exists():
+            uploads.rename(doomed / f"uploads-{secrets.token_hex(4)}")
+        shutil.rmtree(doomed)
 
     def _read(self, folder: Path) -> Listed:
         store = Store(folder / DATABASE, readonly=True)

@@ -39,6 +39,8 @@ class DenseIndex:
         return int(self._index.ntotal)
 
     def catch_up(self, changes: Changes) -> None:
+        if changes.fresh:
+            self._index.reset()
         if changes.removed:
             self._index.remove_ids(faiss.IDSelectorBatch(np.asarray(changes.removed, np.int64)))
         if changes.added:

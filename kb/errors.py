@@ -14,6 +14,7 @@
     └── Transient                 the same call may succeed later
         ├── EngineDown            the language model cannot be reached
         ├── EmbedderDown          a remote embedder cannot be reached
+        ├── StoreDown             a database or index that cannot be used right now
         └── NotYet                the knowledge base has not reached the asked generation
 
 Each layer turns foreign exceptions into these at its edge, with `raise ... from error`.
@@ -61,7 +62,7 @@ class WriterBusy(Permanent):
 
 
 class StoreBroken(Permanent):
-    """The database of a knowledge base cannot be opened or is newer than this program."""
+    """The database of a knowledge base is damaged, or newer than this program."""
 
 
 class Unreadable(Permanent):
@@ -82,6 +83,11 @@ class EngineDown(Transient):
 
 class EmbedderDown(Transient):
     """A remote embedder cannot be reached right now."""
+
+
+class StoreDown(Transient):
+    """The database or index of a knowledge base cannot be used right now: its disk is full, or
+    somebody holds it too long."""
 
 
 class NotYet(Transient):

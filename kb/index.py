@@ -16,7 +16,8 @@ class Index(Protocol[Query]):
         ...
 
     def catch_up(self, changes: Changes) -> None:
-        """Take over what happened after `generation`; afterwards `generation` is the changes'."""
+        """Take over what happened after `generation`; afterwards `generation` is the changes'.
+        Where they are `fresh`, forget everything first."""
         ...
 
     def search(self, query: Query, k: int) -> list[tuple[int, float]]:

@@ -19,7 +19,7 @@ Status = Literal["in_progress", "completed", "cancelled", "failed"]
 @dataclass(frozen=True, slots=True)
 class File:
     """A followed file. `changed_at` is when the change that is being worked on was seen (epoch
-    seconds); `due_at` when the worker may take it."""
+    seconds) and strictly grows with each; `due_at` when the worker may take it."""
 
     id: str
     folder: str
@@ -96,7 +96,10 @@ class Ledger:
                 "INSERT INTO files (id, folder, path, status, due_at, created_at, changed_at)"
                 " VALUES (?, ?, ?, 'in_progress', ?, ?, ?)"
                 " ON CONFLICT (folder, path) DO UPDATE SET status = 'in_progress',"
-                " due_at = excluded.due_at, changed_at = excluded.changed_at, attempts = 0,"
+                " due_at = excluded.due_at, attempts = 0,"
+                # Strictly growing: two changes in one tick of the clock, or around a clock that was
+                # set back, are two. A double keeps microseconds apart until the year 2242.
+                " changed_at = max(excluded.changed_at, changed_at + 0.000001),"
                 " error_code = NULL, error_message = NULL",
                 (file_id or new_file_id(), folder, path, now + delay, now, now),
             )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tantivy
 
-from kb.errors import StoreBroken
+from kb.errors import StoreBroken, StoreDown
 from kb.records import Changes
 from kb.words import words
 
@@ -25,10 +25,11 @@ class LexicalIndex:
 
     def __init__(self, folder: Path, *, readonly: bool = True) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._readonly = readonly
         try:
             self._index = tantivy.Index(_schema(), str(folder), reuse=True)
             self._index.config_reader(reload_policy="manual")
-            self._writer = None if readonly else self._index.writer(_HEAP, 1)
+            self._writer = None if readonly else self._open_writer()
         except ValueError as error:
             raise StoreBroken(
                 f"the lexical index {folder.name} cannot be opened: {error}"
@@ -50,19 +51,45 @@ class LexicalIndex:
             raise StoreBroken(f"the lexical index cannot be read: {error}") from error
 
     def catch_up(self, changes: Changes) -> None:
-        """Write and commit. Returns when the commit is durable and visible to readers' `reload`."""
-        if self._writer is None:
+        """Write and commit. Returns when the commit is durable and visible to readers' `reload`.
+
+        Raises StoreDown when it cannot be written (a full disk); then it must be opened again.
+        """
+        if self._readonly:
             raise StoreBroken("this lexical index was opened for reading")
+        if self._writer is None:
+            raise StoreDown("the lexical index must be opened again")
         # Chunks and marker share a commit, so a replay after a crash never brings a chunk twice.
         try:
             self._write(self._writer, changes)
             self._writer.commit()
+        except ValueError as error:  # tantivy's writer does not live through it: no rollback
+            raise StoreDown(f"the lexical index cannot be written: {error}") from error
         except BaseException:
             self._writer.rollback()  # what was half written must not ride on the next commit
             raise
-        self.reload()
+        try:
+            self.reload()
+        except StoreBroken as error:  # not for good: its owner opens it again, and so mends it
+            raise StoreDown(str(error)) from error
+
+    def drop_dead_segments(self) -> None:
+        """Remove the files of segments in which nothing lives. A merge that began when something
+        did would bring the dead along, so those under way are waited for."""
+        try:
+            self.close()
+            self._writer = self._open_writer()
+            self.catch_up(Changes(self.generation))  # a commit leaves empty segments out
+            self._writer.garbage_collect_files()
+        except ValueError as error:
+            raise StoreDown(f"the lexical index cannot be written: {error}") from error
+
+    def _open_writer(self) -> tantivy.IndexWriter:
+        return self._index.writer(_HEAP, 1)
 
     def _write(self, writer: tantivy.IndexWriter, changes: Changes) -> None:
+        if changes.fresh:
+            writer.delete_all_documents()
         for chunk_id in changes.removed:
             writer.delete_documents_by_query(self._is(chunk_id))
         for entry in changes.added:
@@ -103,9 +130,9 @@ class LexicalIndex:
         return out
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.wait_merging_threads()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.wait_merging_threads()
 
     def _any_of(self, query: Sequence[str]) -> tantivy.Query:
         schema = self._index.schema

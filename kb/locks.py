@@ -12,6 +12,23 @@ WRITER = "writer.lock"
 """In a knowledge base's folder: held by whoever writes it."""
 INGEST = "ingest.lock"
 """In the home: held by a running `ingest run` or `ingest sweep`."""
+CATALOG = "catalog.lock"
+"""In the home: shared by whoever makes or removes a knowledge base."""
+
+
+@contextmanager
+def held(file: Path, *, alone: bool) -> Iterator[None]:
+    """Hold `file`, alone or with others who do not need it alone, waiting until that is possible.
+
+    For work of moments.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from kb.catalog import Listed
+from kb.errors import StoreBroken, StoreDown
 from kb.lexical import LexicalIndex
 from kb.locks import WRITER, exclusive
 from kb.search import DATABASE, LEXICAL
@@ -22,20 +23,25 @@ def rebuild(listed: Listed) -> int:
     with exclusive(listed.folder / WRITER, what):
         store = Store(listed.folder / DATABASE, readonly=True)
         try:
-            return _swap(listed.folder, store)
+            return swap(listed.folder, store)
         finally:
             store.close()
 
 
-def _swap(folder: Path, store: Store) -> int:
+def swap(folder: Path, store: Store) -> int:
+    """For whoever holds the writer's lock. If it fails, the old index is untouched."""
     fresh, old, current = folder / ".lexical-new", folder / ".lexical-old", folder / LEXICAL
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    index = LexicalIndex(fresh, readonly=False)
     try:
-        index.catch_up(store.changes(0))
-    finally:
-        index.close()
+        index = LexicalIndex(fresh, readonly=False)
+        try:
+            index.catch_up(store.changes(0))
+        finally:
+            index.close()
+    except (StoreBroken, StoreDown):
+        shutil.rmtree(fresh, ignore_errors=True)  # what is half built fills the disk
+        raise
     if current.exists():
         current.rename(old)
     fresh.rename(current)

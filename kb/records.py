@@ -125,11 +125,16 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What an index takes over to reach `generation`: entries to add, chunk ids to forget."""
+    """What an index takes over to reach `generation`: entries to add, chunk ids to forget.
+
+    `fresh`: it is so far behind that what to forget is no longer known. It forgets everything, and
+    `added` is all there is.
+    """
 
     generation: int
     added: tuple[Entry, ...] = ()
     removed: tuple[int, ...] = ()
+    fresh: bool = False
 
 
 def page_at(pages: tuple[int, ...], offset: int) -> int | None:

@@ -18,8 +18,13 @@ import numpy.typing as npt
 from kb.errors import StoreBroken
 from kb.migrations import migrate, must_be_current
 from kb.records import Changes, Chunk, Document, Entry, Parsed, Piece, page_at, shown_name
+from kb.sqlite import translated
 
 Row = sqlite3.Row
+_ENTRIES = (
+    "SELECT c.id, d.title, c.heading, c.text, c.vector FROM chunks c"
+    " JOIN documents d ON d.id = c.document_id WHERE c.dead_seq IS NULL"
+)
 
 
 class Store:
@@ -44,6 +49,7 @@ class Store:
                 self._db.execute("PRAGMA query_only = ON")
                 must_be_current(self._db)
             else:
+                self._db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
                 migrate(self._db)
         except sqlite3.DatabaseError as error:
             raise StoreBroken(f"{file.name} cannot be opened: {error}") from error
@@ -52,15 +58,21 @@ class Store:
         with self._lock:
             self._db.close()
 
+    @contextmanager
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """For this thread alone, and in no transaction. Raises StoreBroken, StoreDown."""
+        with self._lock, translated(self.file.name):
+            yield self._db
+
     def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
-        """Run one reading statement."""
-        with self._lock:
-            return self._db.execute(sql, parameters).fetchall()
+        """Run one reading statement. Raises StoreBroken, StoreDown."""
+        with self.connection() as db:
+            return db.execute(sql, parameters).fetchall()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing; nested use joins the outer transaction."""
-        with self._lock:
+        """All or nothing; nested use joins the outer transaction. Raises StoreBroken, StoreDown."""
+        with self._lock, translated(self.file.name):
             if self._db.in_transaction:
                 yield self._db
                 return
@@ -158,30 +170,27 @@ class Store:
 
     def changes(self, since: int) -> Changes:
         """What happened after generation `since`, read in one snapshot. Chunks that came and went
-        in between appear nowhere."""
-        with self._lock:
-            self._db.execute("BEGIN")
+        in between appear nowhere. Fresh if compaction forgot since what has died."""
+        with self.connection() as db:
+            db.execute("BEGIN")
             try:
                 generation = self.generation()
+                fresh = since < int(self.meta("purged") or 0)
                 added = self.rows(
-                    "SELECT c.id, d.title, c.heading, c.text, c.vector FROM chunks c"
-                    " JOIN documents d ON d.id = c.document_id"
-                    " WHERE c.seq > ? AND c.dead_seq IS NULL ORDER BY c.id",
-                    (since,),
+                    f"{_ENTRIES} AND c.seq > ? ORDER BY c.id", (-1 if fresh else since,)
                 )
                 removed = self.rows(
                     "SELECT id FROM chunks WHERE dead_seq > ? AND seq <= ?", (since, since)
                 )
             finally:
-                self._db.execute("COMMIT")
-        return Changes(
-            generation,
-            tuple(
-                Entry(r["id"], context(r["title"], r["heading"]), r["text"], r["vector"])
-                for r in added
-            ),
-            tuple(r["id"] for r in removed),
-        )
+                db.execute("COMMIT")
+        forget = () if fresh else tuple(r["id"] for r in removed)
+        return Changes(generation, tuple(map(_entry, added)), forget, fresh)
+
+    def entries(self, after: int, upto: int, limit: int) -> tuple[Entry, ...]:
+        """Living chunks of generation `upto` and older whose ids are above `after`, by id."""
+        sql = f"{_ENTRIES} AND c.id > ? AND c.seq <= ? ORDER BY c.id LIMIT ?"
+        return tuple(map(_entry, self.rows(sql, (after, upto, limit))))
 
     def live(self, ids: Sequence[int]) -> dict[int, Row]:
         """Rows of those chunks that are alive now, with their document's and file's names."""
@@ -210,13 +219,18 @@ class Store:
         return Document(r["id"], file_id, name, r["title"], r["text"], r["sha256"], pages)
 
     def counts(self) -> dict[str, int]:
-        """Live documents and chunks, and dead chunks still on disk."""
+        """Live documents and chunks, and dead chunks whose text is still on disk."""
         (row,) = self.rows(
             "SELECT (SELECT count(*) FROM documents WHERE dead_seq IS NULL) AS documents,"
             " (SELECT count(*) FROM chunks WHERE dead_seq IS NULL) AS chunks,"
-            " (SELECT count(*) FROM chunks WHERE dead_seq IS NOT NULL) AS dead_chunks"
+            " (SELECT count(*) FROM chunks WHERE dead_seq > ?) AS dead_chunks",
+            (int(self.meta("compacted") or 0),),
         )
         return dict(row)
+
+
+def _entry(row: Row) -> Entry:
+    return Entry(row["id"], context(row["title"], row["heading"]), row["text"], row["vector"])
 
 
 def chunk_of(row: Row) -> Chunk:

@@ -4,7 +4,6 @@ Reads only; repairs nothing (`vademecum kb rebuild` builds the derived index aga
 sentences for people, none of them meaning that all is well.
 """
 
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -46,7 +45,7 @@ def integrity(store: Store) -> list[str]:
     """SQLite's own check of the file."""
     try:
         found = [str(row[0]) for row in store.rows("PRAGMA integrity_check")]
-    except sqlite3.DatabaseError as error:
+    except StoreBroken as error:
         return [f"the database cannot be read: {error}"]
     return [f"the database is damaged: {line}" for line in found if line != "ok"]
 

@@ -98,7 +98,23 @@ def test_rebuild_repairs_an_index_that_verify_complains_about(
     assert vademecum("kb", "verify", "handbook").stdout == "clean\n"
 
 
-@pytest.mark.parametrize("command", [["stats"], ["verify"], ["rebuild"], ["remove"]])
+def test_stats_tell_what_is_dead_and_compact_removes_it(
+    vademecum: Vademecum, handbook: Path
+) -> None:
+    store = Store(handbook / DATABASE)
+    (file,) = Ledger(store).all()
+    Ledger(store).forget(file)
+    store.close()
+    dead = {"dead_documents": 1, "dead_chunks": 1, "dead_bytes": 2 * len(TEXT) + 2 * 64}
+    assert dead.items() <= vademecum.json("kb", "stats", "handbook").items()
+    assert dead.items() <= vademecum.json("kb", "compact", "handbook").items()
+    stats = vademecum.json("kb", "stats", "handbook")
+    assert (stats["dead_chunks"], stats["dead_bytes"], stats["emptied_chunks"]) == (0, 0, 1)
+    assert TEXT.encode() not in (handbook / DATABASE).read_bytes()
+    assert vademecum("kb", "verify", "handbook").stdout == "clean\n"
+
+
+@pytest.mark.parametrize("command", [["stats"], ["verify"], ["rebuild"], ["compact"], ["remove"]])
 def test_an_unknown_knowledge_base_gets_the_nearest_name(
     vademecum: Vademecum, handbook: Path, command: list[str]
 ) -> None:

@@ -11,7 +11,7 @@ from ingest.failures import classify, code_of
 from ingest.files import StillChanging, read
 from ingest.settings import IngestSettings, RetryPolicy
 from kb.embedding import FakeEmbedder, Vectors
-from kb.errors import EmbedderDown, Permanent, Transient, Unreadable
+from kb.errors import EmbedderDown, Permanent, StoreBroken, Transient, Unreadable
 from tests.ingest.documents import PNG, pdf
 from tests.ingest.homes import Home, eventually, files_of, states
 
@@ -113,6 +113,17 @@ def test_what_nobody_foresaw_is_logged_and_does_not_end_the_worker(
     home.sweep(embedder=FlakyEmbedder(1, ZeroDivisionError("surprise")))
     assert states(home.kb()) == {"a.md": "completed"}
     assert "surprise" in caplog.text
+
+
+def test_a_damaged_knowledge_base_is_no_files_fault(home: Home) -> None:
+    home.write("a.md", "an okapi")
+    home.sweep()
+    home.write("a.md", "a bongo")
+    with pytest.raises(StoreBroken, match="damaged"):
+        home.sweep(embedder=FlakyEmbedder(1, StoreBroken("knowledge.db is damaged")))
+    kb = home.kb()
+    assert states(kb) == {"a.md": "in_progress"}
+    assert files_of(kb, "okapi") == ["a.md"]
 
 
 def test_vectors_of_the_wrong_shape_never_reach_the_store(home: Home) -> None:

@@ -191,3 +191,31 @@ def test_a_watched_link_is_kept_as_the_folder_it_leads_to(catalog: Catalog, tmp_
     (tmp_path / "link").symlink_to(tmp_path / "real")
     made = catalog.add("a", "fake-64", 0, tmp_path / "link")
     assert made.watched == (str((tmp_path / "real").resolve()),)
+
+
+def test_what_a_crash_left_half_made_or_half_removed_is_cleared(catalog: Catalog) -> None:
+    kept = catalog.add("kept", "fake-64", 0)
+    (catalog.uploads("kept") / "up.md").write_text("uploaded")
+    root = kept.folder.parent
+    for name in (".new-half-0a1b2c3d", ".removed-an-old-one-0a1b2c3d", ".removed-kept-0a1b2c3d"):
+        (root / name).mkdir()
+        Store(root / name / DATABASE).close()
+    catalog.uploads("an-old-one").mkdir()
+    (catalog.uploads("an-old-one") / "up.md").write_text("of the one that was removed")
+    catalog.clear()
+    assert [path.name for path in root.iterdir()] == ["kept"]
+    assert not catalog.uploads("an-old-one").exists()
+    assert (catalog.uploads("kept") / "up.md").read_text() == "uploaded"
+
+
+def test_clearing_waits_for_one_that_is_being_made(catalog: Catalog) -> None:
+    def add() -> None:
+        for n in range(15):
+            catalog.add(f"x{n}", "fake-64", 0)
+
+    def clear() -> None:
+        for _ in range(60):
+            catalog.clear()
+
+    assert at_once(add, clear) == []
+    assert len(catalog.all()) == 15

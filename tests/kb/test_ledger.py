@@ -217,3 +217,19 @@ def test_a_folder_is_followed_once(ledger: Ledger) -> None:
     for path in ("/b", "/a", "/b"):
         ledger.add_folder(path)
     assert ledger.folders() == ["/a", "/b"]
+
+
+@pytest.mark.parametrize("step", [0.0, -60.0])
+def test_changes_in_one_tick_or_around_a_clock_set_back_are_told_apart(
+    ledger: Ledger, clock: Clock, step: float
+) -> None:
+    clock.now = 1_800_000_000.0
+    first = ledger.changed(FOLDER, "a.md")
+    clock.now += step
+    second = ledger.changed(FOLDER, "a.md")
+    third = ledger.changed(FOLDER, "a.md")
+    assert first.changed_at < second.changed_at < third.changed_at
+    ledger.completed(second, size=1, mtime_ns=1)
+    assert again(ledger, first).status == "in_progress"
+    ledger.completed(third, size=1, mtime_ns=1)
+    assert again(ledger, first).status == "completed"
