@@ -79,9 +79,9 @@ def test_images_are_read_upright_and_turned(turn: int) -> None:
 @needs_ocr
 def test_a_scan_of_too_many_pages_fails_at_once_and_by_name() -> None:
     said = r"^a\.pdf has 2 scanned pages; at most 1 are read"
-    with closing(Parser(IngestSettings(ocr_pages=1))) as parser:
-        with pytest.raises(Unreadable, match=said):
-            parser.parse("a.pdf", scan(photo(), photo()))
+    parser = Parser(IngestSettings(ocr_pages=1))
+    with closing(parser), pytest.raises(Unreadable, match=said):
+        parser.parse("a.pdf", scan(photo(), photo()))
 
 
 def test_without_language_data_a_scan_says_what_is_missing(tmp_path: Path) -> None:
