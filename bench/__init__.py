@@ -1,1 +1,1 @@
-"""One file a question; each prints a table and JSON. They measure a running server (`make up`)."""
+"""One file a question; each prints a table and JSON. Most measure a running server (`make up`)."""

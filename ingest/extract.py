@@ -1,77 +1,60 @@
-"""Bytes -> Parsed, with kreuzberg. The only file that imports kreuzberg; runs in the child process.
+"""The door to kreuzberg, the only file that imports it: documents -> Markdown, PDF pages, OCR.
 
-Knows formats and nothing of files on disk, limits or knowledge bases. Imports little, so that the
-child starts quickly and stays small.
+Runs in the child process. Knows no format but PDF and images; `ingest.formats` chooses. Imports
+little, so that the child starts quickly and stays small.
 """
 
-import email
-import email.message
-import email.policy
-import html
-import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import kreuzberg
 
-from ingest.encoding import clean, decode
-from ingest.kinds import EMAIL, HTML, PDF, described, misnamed, recognise
-from ingest.reflow import heading_key, join_pages
+from ingest.kinds import PDF, described
+from ingest.reflow import heading_key
+from ingest.scans import Ocr, Reading
 from kb.errors import Unreadable
-from kb.records import Parsed
 
-# Kreuzberg escapes punctuation as if its Markdown would be rendered; a quotation must not hold
-# backslashes. Code and formulas are left as they are, and so are bars inside tables.
-_ESCAPED = re.compile(r"(```.*?```|`[^`\n]*`|\$\$.*?\$\$)|\\([!-/:-@\[-`{}~])", re.DOTALL)
-# Tables come padded to a grid, which fills passages with white space.
-_TABLE_LINE = re.compile(r"^\|.*\|$", re.MULTILINE)
-_PADDING = re.compile(r" {2,}|-{4,}")
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
-_HEAD = re.compile(r"<head\b.*?</head\s*>", re.IGNORECASE | re.DOTALL)
-_CHARSET = re.compile(rb"""<meta[^>]+charset\s*=\s*["']?\s*([\w-]+)""", re.IGNORECASE)
-_NO_TITLE = re.compile(
-    r"(?:untitled|document|presentation|slide|book|sheet|title|无标题|文档|\W|\d)*"
-    r"|.*\.(?:docx?|pptx?|xlsx?|pdf|html?|txt|md|tex|indd|dvi|qxd|wpd|rtf)",
-    re.IGNORECASE,
-)
+_DPI = 200
+COLUMNS, TURNED = 3, 1
+"""Tesseract's page modes: columns are found; and the page is first turned upright."""
 
 
-def extract(name: str, data: bytes, *, ocr: str = "") -> Parsed:
-    """`ocr` names Tesseract's languages; empty means no OCR. The title may be empty.
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """A document's Markdown as kreuzberg writes it, and what the file says about itself."""
 
-    Raises Unreadable with a sentence that names the file.
-    """
-    kind = recognise(name, data, _guess(data))
-    if kind.mime.startswith("image/") and not ocr:
-        raise Unreadable(
-            "unsupported_type",
-            f"{name} is {described(kind.mime)}{misnamed(name, kind.mime)}, and OCR is off",
-        )
-    if kind.mime == PDF:
-        parsed = _pdf(name, data, ocr)
-    elif kind.mime == EMAIL:
-        parsed = _email(name, data)
-    elif kind.mime == HTML:
-        parsed = _html(name, _html_text(data, kind.text or ""))
-    elif kind.mime:
-        bare = data if kind.text is None else clean(kind.text).encode()
-        parsed = _markdown(name, bare, kind.mime, ocr)
-    else:
-        parsed = Parsed(clean(kind.text or ""))
-    if not any(c.isalnum() for c in parsed.text):
-        why = "its pages are images, and OCR is off" if kind.mime == PDF and not ocr else "no words"
-        raise Unreadable("empty", f"{name} holds no text ({why})")
-    return parsed
+    markdown: str
+    metadata: Mapping[str, Any]
 
 
-def _guess(data: bytes) -> str | None:
+@dataclass(frozen=True, slots=True)
+class PdfText:
+    """The lines of each page; the levels of lines (see `heading_key`) that may be headings."""
+
+    pages: list[str]
+    headings: Mapping[str, int]
+    title: object
+
+
+def guess(data: bytes) -> str | None:
+    """What kreuzberg makes of the first bytes, None if nothing."""
     try:
         return kreuzberg.detect_mime_type(data)
     except RuntimeError:  # kreuzberg's word for "no known format"
         return None
 
 
-def _pdf(name: str, data: bytes, ocr: str) -> Parsed:
-    result = _run(name, data, PDF, ocr, include_document_structure=True)
+def document(name: str, data: bytes, mime: str) -> Extracted:
+    """Raises Unreadable, as every function here does."""
+    result = _run(name, data, mime)
+    return Extracted(result.content, result.metadata)
+
+
+def pdf(name: str, data: bytes) -> PdfText:
+    """The text that the pages hold; a scanned page's is empty."""
+    result = _run(name, data, PDF, include_document_structure=True)
     nodes = result.document["nodes"] if result.document else []
     contents = [node["content"] for node in nodes]
     headings = {
@@ -79,102 +62,51 @@ def _pdf(name: str, data: bytes, ocr: str) -> Parsed:
         for c in contents
         if c.get("node_type") == "heading" and "\n" not in str(c["text"])
     }
-    text, starts = join_pages([clean_page(p["content"]) for p in result.pages or ()], headings)
-    return Parsed(text, _title(result.metadata.get("title")), starts)
+    pages = [page["content"] for page in result.pages or ()]
+    return PdfText(pages, headings, result.metadata.get("title"))
 
 
-def clean_page(page: str) -> str:
-    """Like `clean`, but keeps the marks of hyphens until lines are joined."""
-    marked = re.sub(r"[\x02\ufffe](?=\s*\n)", "\xad", page.replace("\r\n", "\n"))
-    return clean(marked)
+def page_images(name: str, data: bytes, wanted: Sequence[int]) -> Iterator[bytes]:
+    """PNG images of these pages of a PDF, one at a time."""
+    # Pages are rendered from a path only; an unnamed file is gone however this process ends.
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        for index in wanted:
+            try:
+                yield kreuzberg.render_pdf_page(f"/dev/fd/{file.fileno()}", index, dpi=_DPI)
+            except (kreuzberg.KreuzbergError, RuntimeError, ValueError) as error:
+                message = f"page {index + 1} of {name} cannot be shown: it may be damaged"
+                raise Unreadable("corrupt", message) from error
 
 
-def _html_text(data: bytes, text: str) -> str:
-    """HTML may name its own encoding; UTF-8 that says otherwise is still UTF-8."""
-    named = _CHARSET.search(data[:4096])
-    if named is None:
-        return text
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        charset = named.group(1).decode("ascii").lower()
-        # GB18030 holds all of GB 2312 and GBK, and pages that name those use more.
-        charset = "gb18030" if charset in ("gb2312", "gbk") else charset
-        try:
-            return data.decode(charset, errors="replace")
-        except LookupError:
-            return text
-    return text
+def read_image(name: str, image: bytes, mime: str, ocr: Ocr, mode: int) -> Reading:
+    """The lines of an image (of a TIFF's first page). `mode` is COLUMNS or TURNED."""
+    engine = kreuzberg.TesseractConfig(psm=mode, language=ocr.languages, use_cache=False)
+    options: dict[str, Any] = {"element_config": {"include_elements": True}}
+    config = kreuzberg.OcrConfig(
+        backend="tesseract", language=ocr.languages, tesseract_config=engine, **options
+    )
+    result = _run(name, image, mime, ocr=config, output_format="plain")
+    sure = [e["confidence"]["recognition"] for e in result.ocr_elements or () if e["confidence"]]
+    return Reading(result.content, sum(sure) / len(sure) if sure else 0.0)
 
 
-def _html(name: str, text: str) -> Parsed:
-    # Kreuzberg would put what the head says into the text as front matter.
-    found = _TITLE.search(text)
-    title = html.unescape(found.group(1)) if found else ""
-    body = _HEAD.sub("", clean(text), count=1)
-    return Parsed(_markdown(name, body.encode(), HTML, "").text, _title(title))
-
-
-def _email(name: str, data: bytes) -> Parsed:
-    """Mail is read by Python's own library: kreuzberg decodes UTF-8 bodies only."""
-    message = email.message_from_bytes(data, policy=email.policy.default)
-    part = message.get_body(("plain", "html"))
-    body = "" if part is None else _body(part)
-    if part is not None and part.get_content_type() == HTML and body.strip():
-        body = _html(name, body).text
-    lines = [f"{key}: {message[key]}" for key in ("From", "To", "Date") if message[key]]
-    subject = str(message["Subject"] or "").strip()
-    head = f"# {subject}\n\n" if subject else ""
-    return Parsed(clean(f"{head}{chr(10).join(lines)}\n\n{body}"), _title(subject))
-
-
-def _body(part: email.message.MIMEPart) -> str:
-    raw = part.get_payload(decode=True)
-    if not isinstance(raw, bytes):
-        return ""
-    charset = (part.get_content_charset() or "utf-8").lower()
-    charset = "gb18030" if charset in ("gb2312", "gbk") else charset
-    try:
-        return raw.decode(charset)
-    except (LookupError, UnicodeDecodeError):
-        return decode(raw) or raw.decode("utf-8", errors="replace")
-
-
-def _markdown(name: str, data: bytes, mime: str, ocr: str) -> Parsed:
-    result = _run(name, data, mime, ocr)
-    text = _ESCAPED.sub(lambda m: m.group(1) or m.group(2), clean(result.content))
-    text = _TABLE_LINE.sub(lambda m: _PADDING.sub(_unpad, m.group()), text)
-    return Parsed(text.strip("\n") + "\n", _title(result.metadata.get("title")))
-
-
-def _unpad(padding: re.Match[str]) -> str:
-    return " " if padding.group().startswith(" ") else "---"
-
-
-def _run(name: str, data: bytes, mime: str, ocr: str, **options: Any) -> kreuzberg.ExtractionResult:
+def _run(name: str, data: bytes, mime: str, **options: Any) -> kreuzberg.ExtractionResult:
     """Call kreuzberg and translate its errors: its messages may hold paths and library names."""
     config = kreuzberg.ExtractionConfig(
         use_cache=False,  # it would write into the working directory
-        output_format="markdown",
         pages=kreuzberg.PageConfig(extract_pages=True),
-        ocr=kreuzberg.OcrConfig(backend="tesseract", language=ocr) if ocr else None,
         concurrency=kreuzberg.ConcurrencyConfig(max_threads=2),
-        **options,
+        **{"output_format": "markdown", **options},
     )
     try:
         return kreuzberg.extract_bytes_sync(data, mime, config=config)
     except kreuzberg.OCRError as error:
-        raise Unreadable("ocr", f"{name} needs OCR, which failed for {ocr}: {error}") from error
+        raise Unreadable("ocr", f"{name} needs OCR, which failed") from error
     except (kreuzberg.KreuzbergError, RuntimeError, ValueError) as error:
         if "password" in str(error).lower() or "encrypted" in str(error).lower():
             raise Unreadable("encrypted", f"{name} is protected by a password") from error
         raise Unreadable(
             "corrupt", f"{name} may be damaged: it cannot be opened as {described(mime)}"
         ) from error
-
-
-def _title(raw: object) -> str:
-    """A title worth showing: not what programs write where nobody gave one."""
-    title = " ".join(html.unescape(str(raw or "")).split())
-    title = re.sub(r"^Microsoft (?:Word|PowerPoint|Excel) - ", "", clean(title))
-    return "" if len(title) > 200 or _NO_TITLE.fullmatch(title) else title

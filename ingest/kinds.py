@@ -3,6 +3,7 @@
 Knows the formats that can be read, and says clearly why another cannot.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -14,17 +15,26 @@ _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 PDF = "application/pdf"
 HTML = "text/html"
 EMAIL = "message/rfc822"
+XML = "application/xml"
+JSON = "application/json"
+OUTLOOK = "application/vnd.ms-outlook"
+WORD = f"{_OFFICE}wordprocessingml.document"
+EXCEL = f"{_OFFICE}spreadsheetml.sheet"
+PPTX = f"{_OFFICE}presentationml.presentation"
+ODT = "application/vnd.oasis.opendocument.text"
+ODP = "application/vnd.oasis.opendocument.presentation"
 
 _BINARY = {
     PDF: "a PDF",
-    f"{_OFFICE}wordprocessingml.document": "a Word document",
-    f"{_OFFICE}spreadsheetml.sheet": "an Excel workbook",
-    f"{_OFFICE}presentationml.presentation": "a PowerPoint presentation",
+    WORD: "a Word document",
+    EXCEL: "an Excel workbook",
+    PPTX: "a PowerPoint presentation",
     "application/msword": "a Word document",
     "application/vnd.ms-excel": "an Excel workbook",
     "application/vnd.ms-powerpoint": "a PowerPoint presentation",
-    "application/vnd.ms-outlook": "an Outlook message",
-    "application/vnd.oasis.opendocument.text": "an OpenDocument text",
+    OUTLOOK: "an Outlook message",
+    ODT: "an OpenDocument text",
+    ODP: "an OpenDocument presentation",
     "application/vnd.oasis.opendocument.spreadsheet": "an OpenDocument spreadsheet",
     "application/epub+zip": "an EPUB book",
     "application/rtf": "an RTF document",
@@ -37,13 +47,18 @@ _MARKED_UP = {
     ".csv": "text/csv",
     ".tsv": "text/tab-separated-values",
     ".eml": EMAIL,
-    ".xml": "application/xml",
-    ".nxml": "application/xml",
+    ".xml": XML,
+    ".nxml": XML,
+    ".json": JSON,
+    ".jsonl": JSON,
+    ".ipynb": JSON,
     ".rst": "text/x-rst",
     ".org": "text/x-org",
 }
-_BY_NAME = {".msg": "application/vnd.ms-outlook"}
-_OPENINGS = {"<!doctype html": HTML, "<html": HTML}
+_BY_NAME = {".msg": OUTLOOK}
+_OPENINGS = {"<!doctype html": HTML, "<html": HTML, "{\\rtf": "application/rtf"}
+# An OpenDocument file begins with its own name for itself; templates are read like documents.
+_ODF = re.compile(rb"mimetype(application/vnd\.oasis\.opendocument\.[a-z]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +79,8 @@ def recognise(name: str, data: bytes, guess: str | None) -> Kind:
     if data.startswith(_OLE) and "EncryptedPackage".encode("utf-16-le") in data:
         raise Unreadable("encrypted", f"{name} is protected by a password")
     suffix = PurePosixPath(name).suffix.lower()
+    odf = _ODF.search(data[:200])
+    guess = odf.group(1).decode() if odf else guess
     if guess in _BINARY:
         return Kind(guess)
     if guess is not None and guess.startswith("image/") and guess != "image/svg+xml":
@@ -89,14 +106,15 @@ def described(mime: str) -> str:
 
 _PROMISES = {
     ".pdf": PDF,
-    ".docx": f"{_OFFICE}wordprocessingml.document",
-    ".xlsx": f"{_OFFICE}spreadsheetml.sheet",
-    ".pptx": f"{_OFFICE}presentationml.presentation",
+    ".docx": WORD,
+    ".xlsx": EXCEL,
+    ".pptx": PPTX,
     ".doc": "application/msword",
     ".xls": "application/vnd.ms-excel",
     ".ppt": "application/vnd.ms-powerpoint",
     ".epub": "application/epub+zip",
-    ".odt": "application/vnd.oasis.opendocument.text",
+    ".odt": ODT,
+    ".odp": ODP,
     ".ods": "application/vnd.oasis.opendocument.spreadsheet",
 }
 

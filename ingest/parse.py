@@ -1,7 +1,7 @@
 """Files' bytes -> Parsed, in one long-lived child process with limits on time and memory.
 
 A file that crashes, hangs or bloats the child fails alone: the next file gets a fresh child.
-Knows nothing of formats (`ingest.extract`, which runs in the child).
+Knows nothing of formats (`ingest.formats`, which runs in the child).
 """
 
 import json
@@ -9,9 +9,11 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from ingest import scans
 from ingest.settings import IngestSettings
 from kb.errors import Transient, Unreadable
 from kb.records import Parsed
@@ -29,7 +31,7 @@ class Parser:
 
     def __init__(self, settings: IngestSettings) -> None:
         self._settings = settings
-        self._ocr = settings.ocr_languages if settings.ocr else ""
+        self._ocr = scans.choose(settings, os.environ)
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -41,7 +43,7 @@ class Parser:
         """Read a document; only the name in `path` matters. Raises Unreadable, ParserDown."""
         name = PurePosixPath(path).name
         child = self._running()
-        head = json.dumps({"name": name, "size": len(data), "ocr": self._ocr}).encode()
+        head = json.dumps({"name": name, "size": len(data), "ocr": asdict(self._ocr)}).encode()
         reply, in_time = _exchange(child, head + b"\n" + data, self._settings.parse_seconds)
         if reply is None:
             self.close()
@@ -71,12 +73,15 @@ class Parser:
             return self._child
         self.close()
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+        if self._ocr.folder:
+            environment["TESSDATA_PREFIX"] = self._ocr.folder
         try:
             child = subprocess.Popen(
                 [sys.executable, "-m", "ingest.parse_child", str(self._settings.parse_memory_mb)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+                env=environment,
                 start_new_session=True,  # Ctrl-C is for the parent, which then ends the child
             )
         except OSError as error:
@@ -89,30 +94,52 @@ class Parser:
         return child
 
 
+class _Deadline:
+    """Kills the child when `seconds` pass without a restart; used by one thread."""
+
+    def __init__(self, child: subprocess.Popen[bytes], seconds: float) -> None:
+        self.passed = threading.Event()
+        self._child = child
+        self._seconds = seconds
+        self.restart()
+
+    def restart(self) -> None:
+        self._timer = threading.Timer(self._seconds, self._expire)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _expire(self) -> None:
+        self.passed.set()
+        self._child.kill()
+
+
 def _exchange(
     child: subprocess.Popen[bytes], message: bytes, seconds: float
 ) -> tuple[dict[str, Any] | None, bool]:
-    """Send, and wait for a line. Returns the reply (None if the child died) and whether time was
-    left: a child that takes longer is killed, which ends both the writing and the waiting."""
+    """Send, and wait for a reply. Returns it (None if the child died) and whether time was left:
+    a child that takes longer is killed, which ends both the writing and the waiting. Each scanned
+    page that is done gives the next one as much time again."""
     assert child.stdin is not None and child.stdout is not None
-    expired = threading.Event()
-
-    def expire() -> None:
-        expired.set()
-        child.kill()
-
-    timer = threading.Timer(seconds, expire)
-    timer.daemon = True
-    timer.start()
+    deadline = _Deadline(child, seconds)
+    reply: dict[str, Any] | None = None
     try:
         child.stdin.write(message)
         child.stdin.flush()
-        line = child.stdout.readline()
+        while line := child.stdout.readline():
+            reply = json.loads(line) if line.endswith(b"\n") else None
+            if reply is None or "page" not in reply:
+                break
+            deadline.cancel()
+            deadline.restart()
+            reply = None
     except BrokenPipeError:
-        line = b""
+        reply = None
     finally:
-        timer.cancel()
-    return (json.loads(line) if line.endswith(b"\n") else None), not expired.is_set()
+        deadline.cancel()
+    return reply, not deadline.passed.is_set()
 
 
 def _close(stream: IO[bytes] | None) -> None:

@@ -1,8 +1,9 @@
 """The child process that reads documents: requests on standard input, replies on standard output.
 
 A request is a line of JSON (`name`, `size`, `ocr`) and then `size` bytes; a reply is a line of
-JSON. The child ends when its input ends, also in the middle of a document: it never outlives its
-parent. Knows nothing of time limits; the parent kills it.
+JSON, before which a line `{"page": true}` may tell that a scanned page is done. The child ends when
+its input ends, also in the middle of a document: it never outlives its parent. Knows nothing of
+time limits; the parent kills it.
 """
 
 import json
@@ -11,9 +12,9 @@ import queue
 import resource
 import sys
 import threading
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-Request = tuple[str, bytes, str]
+Request = tuple[str, bytes, dict[str, Any]]
 
 
 def main(memory_mb: int) -> None:
@@ -25,16 +26,21 @@ def main(memory_mb: int) -> None:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     # Imported under the memory limit, and after the parent may already write.
-    from ingest.extract import extract
+    from ingest.formats import read
+    from ingest.scans import Ocr
     from kb.errors import Unreadable
 
     requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(sys.stdin.buffer, requests), daemon=True).start()
+
+    def page_done() -> None:
+        _send(replies, {"page": True})
+
     _send(replies, {"ready": True})
     while True:
         name, data, ocr = requests.get()
         try:
-            parsed = extract(name, data, ocr=ocr)
+            parsed = read(name, data, ocr=Ocr(**ocr), progress=page_done)
             reply: dict[str, object] = {
                 "text": parsed.text,
                 "title": parsed.title,

@@ -5,7 +5,6 @@ vectors yet), `embed` (as many passages as it is given time for), `finish` (one 
 Knows nothing of queues, retries and events.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -75,7 +74,7 @@ class Pipeline:
         draft = Draft(file, snapshot.stamp.size, snapshot.stamp.mtime_ns, snapshot.sha256)
         if not self._is_known(file, snapshot):
             draft.parsed = self._parse(file, snapshot)
-            draft.pieces = _pieces(draft.parsed.text, self._chunk_tokens)
+            draft.pieces = chunk(draft.parsed.text, self._chunk_tokens)
         return draft
 
     def embed(self, drafts: Sequence[Draft], at_most: int) -> None:
@@ -127,12 +126,3 @@ class Pipeline:
         parsed = self._parser.parse(file.path, snapshot.data)
         title = parsed.title or first_heading(parsed.text) or PurePosixPath(file.path).stem
         return Parsed(parsed.text, title, parsed.pages)
-
-
-def _pieces(text: str, size: int) -> list[Piece]:
-    """Chunks; where a text is nothing but headings (slides, forms), the headings are its text."""
-    pieces = chunk(text, size)
-    if pieces:
-        return pieces
-    plain = re.sub(r"^#+", lambda marks: " " * len(marks.group()), text, flags=re.MULTILINE)
-    return [Piece(p.start, p.end, text[p.start : p.end]) for p in chunk(plain, size)]

@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -36,7 +36,7 @@ class IngestSettings(Section):
     """How often folders are compared with the ledger; events can be lost."""
     max_file_mb: Annotated[int, Field(ge=1)] = 64
     parse_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """Time after which the reading of one file is given up."""
+    """Time after which the reading of one file (of a scan: of one page) is given up."""
     parse_memory_mb: Annotated[int, Field(ge=128)] = 2048
     """Memory that the reading of one file may take."""
     batch_files: Annotated[int, Field(ge=1)] = 64
@@ -54,10 +54,12 @@ class IngestSettings(Section):
     """Share of dead passages (a thousand at least) at which they leave the disk."""
     compact_seconds: Annotated[float, Field(ge=0)] = 86400.0
     """Time after which even a single dead passage does."""
-    ocr: bool = False
-    """Read images and scanned pages with Tesseract (its language data must be installed)."""
-    ocr_languages: str = "eng"
-    """Tesseract's names, joined by `+`: `eng+chi_sim`."""
+    ocr: Literal["auto"] | bool = "auto"
+    """Read images and scanned pages with Tesseract; `auto`: where its data is installed."""
+    ocr_languages: str = ""
+    """Tesseract's names, joined by `+` (`eng+deu`); empty: `eng` and `chi_sim`, if installed."""
+    ocr_pages: Annotated[int, Field(ge=1)] = 300
+    """Scanned pages of one file; a longer scan fails. Each page has `parse_seconds` of its own."""
 
     @property
     def retry(self) -> RetryPolicy:

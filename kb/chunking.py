@@ -1,6 +1,7 @@
 """Text -> chunks: spans with character offsets and the headings above them. Pure.
 
-A chunk never crosses a heading. Within a section, sentences are packed up to a size; a sentence is
+A chunk never crosses a heading; a heading with nothing below it is a chunk of its own, so that it
+can be found (slides, forms). Within a section, sentences are packed up to a size; a sentence is
 cut only when it alone is larger. Articles of statutes (`第七条`, `Article 7`, `§ 7`) start a chunk
 when the section does not fit into one.
 """
@@ -12,7 +13,8 @@ from kb.records import Piece
 from kb.words import estimate_tokens, sentences
 
 VERSION = 1
-"""Part of a knowledge base's identity: raise it when the same text would be cut differently."""
+"""Part of a knowledge base's identity: raise it when the same text would be cut so differently that
+passages of both kinds should not stand side by side."""
 
 # Closing marks are left to `_plain`: matching them here would take cubic time on many blanks.
 _HEADING = re.compile(r"^(#{1,6})[ \t]+(.*)$", re.MULTILINE)
@@ -37,15 +39,26 @@ def first_heading(text: str) -> str:
 
 
 def _sections(text: str) -> Iterator[tuple[int, int, str]]:
-    """Bodies between headings, each with the path of the headings above it."""
+    """Bodies between headings, and headings without any, each with the path of those above it."""
     path: list[tuple[int, str]] = []
-    start = 0
+    last: re.Match[str] | None = None
     for match in _HEADING.finditer(text):
-        yield start, match.start(), _join(path)
         level = len(match.group(1))
+        yield _section(text, last, match.start(), level, path)
         path = [(n, h) for n, h in path if n < level] + [(level, _plain(match.group(2)))]
-        start = match.end()
-    yield start, len(text), _join(path)
+        last = match
+    yield _section(text, last, len(text), 0, path)
+
+
+def _section(
+    text: str, heading: re.Match[str] | None, end: int, next_level: int, path: list[tuple[int, str]]
+) -> tuple[int, int, str]:
+    """What stands under a heading; the heading itself where that is nothing, not even another."""
+    start = heading.end() if heading else 0
+    bare = heading is not None and len(heading.group(1)) >= next_level and path[-1][1]
+    if heading is not None and bare and not text[start:end].strip():
+        return heading.start(2), heading.end(2), _join(path[:-1])
+    return start, end, _join(path)
 
 
 def _join(path: list[tuple[int, str]]) -> str:

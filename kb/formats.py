@@ -7,8 +7,9 @@ A first look, so that an upload that can never be read is refused at once. What 
 from pathlib import PurePosixPath
 
 SUFFIXES = frozenset(
-    """.md .markdown .txt .rst .org .tex .ipynb .html .htm .xhtml .xml .nxml .json .csv .tsv
-    .pdf .docx .doc .odt .rtf .epub .pptx .ppt .xlsx .xls .ods .eml .msg""".split()
+    """.md .markdown .txt .rst .org .tex .asciidoc .adoc .ipynb .html .htm .xhtml .xml .nxml .json
+    .jsonl .csv .tsv .pdf .docx .doc .odt .rtf .epub .pptx .ppt .odp .xlsx .xlsm .xls .ods .eml .msg
+    .png .jpg .jpeg .tif .tiff""".split()
 )
 
 

@@ -50,3 +50,50 @@ def archive() -> bytes:
     with zipfile.ZipFile(out, "w") as file:
         file.writestr("a.txt", "hello")
     return out.getvalue()
+
+
+def slides(texts: Sequence[str], picture: str = "") -> bytes:
+    """A presentation, a paragraph a slide; `|` parts runs, as PowerPoint does in mid-word."""
+    office = "http://schemas.openxmlformats.org"
+    link = f"{office}/officeDocument/2006/relationships"
+    bundle = f"{office}/package/2006"
+    kinds = "application/vnd.openxmlformats-officedocument.presentationml"
+    names = (
+        f'xmlns:a="{office}/drawingml/2006/main" xmlns:r="{link}"'
+        f' xmlns:p="{office}/presentationml/2006/main"'
+    )
+    numbers = range(1, len(texts) + 1)
+    relations = {
+        n: f'<Relationship Id="r{n}" Type="{link}/slide" Target="slides/slide{n}.xml"/>'
+        for n in numbers
+    }
+    ids = "".join(f'<p:sldId id="{255 + n}" r:id="r{n}"/>' for n in numbers)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        file.writestr(
+            "[Content_Types].xml",
+            f'<Types xmlns="{bundle}/content-types"><Override PartName="/ppt/presentation.xml"'
+            f' ContentType="{kinds}.presentation.main+xml"/></Types>',
+        )
+        file.writestr(
+            "_rels/.rels",
+            f'<Relationships xmlns="{bundle}/relationships"><Relationship Id="a"'
+            f' Type="{link}/officeDocument" Target="ppt/presentation.xml"/></Relationships>',
+        )
+        file.writestr(
+            "ppt/presentation.xml",
+            f"<p:presentation {names}><p:sldIdLst>{ids}</p:sldIdLst></p:presentation>",
+        )
+        file.writestr(
+            "ppt/_rels/presentation.xml.rels",
+            f'<Relationships xmlns="{bundle}/relationships">{"".join(relations.values())}'
+            "</Relationships>",
+        )
+        for n, text in zip(numbers, texts, strict=True):
+            runs = "".join(f"<a:r><a:t>{run}</a:t></a:r>" for run in text.split("|"))
+            shape = f"<p:sp><p:txBody><a:p>{runs}</a:p></p:txBody></p:sp>{picture}"
+            file.writestr(
+                f"ppt/slides/slide{n}.xml",
+                f"<p:sld {names}><p:cSld><p:spTree>{shape}</p:spTree></p:cSld></p:sld>",
+            )
+    return out.getvalue()

@@ -40,7 +40,7 @@ def test_bad_files_fail_by_name_while_others_go_on(home: Home) -> None:
         "photo.pdf": (PNG, "unsupported_type"),
         "huge.txt": (b"x" * (2**20 + 1), "too_large"),
     }
-    home.settings = home.settings.model_copy(update={"max_file_mb": 1})
+    home.settings = home.settings.model_copy(update={"max_file_mb": 1, "ocr": False})
     for name, (data, _) in bad.items():
         (home.docs / name).write_bytes(data)
     for n in range(5):

@@ -22,7 +22,7 @@ CHINESE = "第十九条 劳动合同期限三个月以上不满一年的，试�
 
 @pytest.fixture(scope="module")
 def parser() -> Iterator[Parser]:
-    made = Parser(IngestSettings())
+    made = Parser(IngestSettings(ocr=False))
     yield made
     made.close()
 
@@ -182,7 +182,7 @@ def test_the_child_dies_with_its_parent() -> None:
 
 def test_the_child_stays_light() -> None:
     program = (
-        "import sys; import ingest.parse_child, ingest.extract;"
+        "import sys; import ingest.parse_child, ingest.formats;"
         "print([m for m in ('torch', 'numpy', 'faiss', 'kb.embedding') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True)

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 
-from ingest.pipeline import _pieces
 from kb.embedding import FakeEmbedder, Vectors
 from tests.ingest.documents import pdf, word
 from tests.ingest.homes import Home, eventually, files_of, states
@@ -53,7 +52,6 @@ def test_titles_come_from_the_document_then_its_heading_then_its_name(home: Home
 
 def test_a_document_of_nothing_but_headings_is_found(home: Home) -> None:
     text = "## Quarterly okapis\n\n## Outlook\n"
-    assert [p.text for p in _pieces(text, 160)] == ["Quarterly okapis\n\n## Outlook"]
     home.write("slides.md", text)
     home.sweep()
     assert files_of(home.kb(), "okapis") == ["slides.md"]

@@ -39,7 +39,16 @@ def test_every_character_outside_headings_is_in_exactly_one_piece(text: str) -> 
     for size in SIZES:
         pieces = chunk(text, size)
         got = [i for p in pieces for i in range(p.start, p.end) if not text[i].isspace()]
-        assert got == wanted
+        assert [i for i in got if i not in headings] == wanted
+        assert len(set(got)) == len(got)
+
+
+def test_every_word_of_a_heading_is_in_a_piece_or_above_one(text: str) -> None:
+    said = {
+        word for p in chunk(text, 160) for word in f"{p.text} {p.heading}".replace("*", "").split()
+    }
+    for match in HEADING.finditer(text):
+        assert set(match.group().replace("*", "").strip("# \t").split()) <= said
 
 
 def test_no_piece_is_larger_than_the_size(text: str) -> None:
@@ -51,7 +60,8 @@ def test_no_piece_crosses_a_heading(text: str) -> None:
     headings = [m.span() for m in HEADING.finditer(text)]
     for size in SIZES:
         for piece in chunk(text, size):
-            assert not any(a < piece.end and piece.start < b for a, b in headings)
+            touched = [(a, b) for a, b in headings if a < piece.end and piece.start < b]
+            assert all(a <= piece.start and piece.end <= b for a, b in touched)
 
 
 def test_many_blank_lines_count_toward_the_size() -> None:
@@ -72,9 +82,12 @@ def test_a_piece_carries_the_path_of_the_headings_above_it() -> None:
     assert [(p.text, p.heading) for p in chunk(text, 160)] == expected
 
 
-def test_a_heading_without_a_body_makes_no_piece() -> None:
-    assert chunk("# A\n\n## B\n", 160) == []
+def test_a_heading_with_nothing_below_it_is_a_piece() -> None:
+    text = "# A\n\n## B\n## C\nbody\n# *D*\n# E\n## F"
+    got = [(p.text, p.heading) for p in chunk(text, 160)]
+    assert got == [("B", "A"), ("body", "A > C"), ("*D*", ""), ("F", "E")]
     assert [p.heading for p in chunk("# A\n## B\nbody", 160)] == ["A > B"]
+    assert chunk("# **\n\n## ##\n", 160) == []
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\n\t\n", "\u3000"])
