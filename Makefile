@@ -22,7 +22,7 @@ up: $(READY)
 test: lint
 	$(BIN)/python -m pytest
 
-# The long run of the kill test; VADEMECUM_SOAK_SEED=N repeats one. 200 rounds take about 8 minutes.
+# The long run of the kill test; VADEMECUM_SOAK_SEED=N repeats one. 200 rounds take about 7 minutes.
 soak: $(READY)
 	VADEMECUM_SOAK_ROUNDS=$${VADEMECUM_SOAK_ROUNDS:-200} $(BIN)/python -m pytest tests/crash/test_kill.py
 

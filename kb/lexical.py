@@ -85,7 +85,11 @@ class LexicalIndex:
             raise StoreDown(f"the lexical index cannot be written: {error}") from error
 
     def _open_writer(self) -> tantivy.IndexWriter:
-        return self._index.writer(_HEAP, 1)
+        writer = self._index.writer(_HEAP, 1)
+        # A writer that was killed leaves files of a commit that never was. They hold words, and a
+        # later commit that wants one of their names would fail.
+        writer.garbage_collect_files()
+        return writer
 
     def _write(self, writer: tantivy.IndexWriter, changes: Changes) -> None:
         if changes.fresh:

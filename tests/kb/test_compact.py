@@ -9,7 +9,6 @@ import pytest
 
 from kb.catalog import Listed
 from kb.compact import compaction, is_unfinished
-from kb.records import Changes
 from kb.search import DATABASE, LEXICAL, KnowledgeBase
 from kb.store import Store
 from kb.verify import verify
@@ -212,12 +211,3 @@ def test_a_reader_in_the_middle_of_a_question_delays_the_log_and_nothing_else(ba
     base.publish()
     assert not is_unfinished(base.store)
     assert b"okapi" not in on_disk(base.folder)
-
-
-def test_the_lexical_index_starts_afresh_when_it_is_told(base: Base) -> None:
-    base.put("a.md", "an okapi")
-    base.put("b.md", "a bongo")
-    everything = base.store.changes(0)
-    base.lexical.catch_up(Changes(2, everything.added, (), fresh=True))
-    assert sorted(base.lexical.ids()) == sorted(e.id for e in everything.added)
-    assert (base.folder / LEXICAL).is_dir()

@@ -83,6 +83,13 @@ def test_adding_and_removing_happen_in_one_step(subject: Subject) -> None:
     assert subject.held() == [2]
 
 
+def test_fresh_changes_leave_nothing_of_before(subject: Subject) -> None:
+    subject.index.catch_up(added(1, entry(1, "word one"), entry(2, "word two")))
+    subject.index.catch_up(Changes(5, (entry(2, "word two"), entry(3, "word three")), fresh=True))
+    assert subject.held() == [2, 3]
+    assert subject.index.generation == 5
+
+
 def test_removing_what_was_never_held_is_no_error(subject: Subject) -> None:
     subject.index.catch_up(Changes(1, (entry(1, "word"),), (77,)))
     assert subject.held() == [1]

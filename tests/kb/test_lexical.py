@@ -75,6 +75,23 @@ def test_a_replay_after_a_crash_adds_nothing_twice(folder: Path) -> None:
     second.close()
 
 
+def test_files_of_a_commit_that_never_was_are_removed_and_in_nobodys_way(folder: Path) -> None:
+    first = LexicalIndex(folder, readonly=False)
+    first.catch_up(added(1, entry(1, "word"), entry(2, "word")))
+    committed = (folder / "meta.json").read_bytes()
+    first.catch_up(Changes(2, removed=(1,)))
+    first.close()
+    # As if it had been killed when all was written but the file that says so.
+    (folder / "meta.json").write_bytes(committed)
+    stray = {file.name for file in folder.iterdir()}
+    second = LexicalIndex(folder, readonly=False)
+    assert second.generation == 1
+    assert {file.name for file in folder.iterdir()} < stray
+    second.catch_up(Changes(2, removed=(1,)))
+    assert (second.generation, second.ids()) == (2, [2])
+    second.close()
+
+
 def test_a_failed_commit_leaves_nothing_for_the_next_one(writer: LexicalIndex) -> None:
     with pytest.raises(OverflowError):
         writer.catch_up(added(1, entry(1, "word"), entry(-1, "not an id")))
