@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from kb.records import Piece
 from kb.words import estimate_tokens, sentences
 
-VERSION = 1
-"""Part of a knowledge base's identity: raise it when the same text would be cut so differently that
-passages of both kinds should not stand side by side."""
+VERSION = 2
+"""Part of a knowledge base's identity: raise it when the same text would be cut differently.
+2: a heading with nothing below it is a chunk."""
 
 # Closing marks are left to `_plain`: matching them here would take cubic time on many blanks.
 _HEADING = re.compile(r"^(#{1,6})[ \t]+(.*)$", re.MULTILINE)

@@ -10,6 +10,8 @@ import pytest
 from ingest.writer import open_writer
 from kb.embedding import FakeEmbedder
 from kb.errors import StoreBroken, WriterBusy
+from kb.search import DATABASE
+from kb.store import Store
 from tests.ingest.homes import Home, eventually, files_of
 
 
@@ -38,6 +40,14 @@ def test_another_embedder_is_refused_and_other_knowledge_bases_go_on(
         home.write("a.md", "an okapi")
         eventually(lambda: files_of(kb, "okapi") == ["a.md"])
     assert caplog.text.count("knowledge base alien was embedded with") == 1
+
+
+def test_passages_of_two_chunkers_never_stand_side_by_side(home: Home) -> None:
+    store = Store(home.catalog.get("handbook").folder / DATABASE)
+    store.set_meta("chunker", "1")
+    store.close()
+    with pytest.raises(StoreBroken, match="handbook was cut by another chunker"):
+        home.worker("handbook").complete()
 
 
 def test_a_writer_elsewhere_is_waited_for(home: Home, caplog: pytest.LogCaptureFixture) -> None:
