@@ -103,7 +103,7 @@ def open_document(data: bytes) -> list[str]:
         name = local(node)
         if name == "h":
             level = get(node, "outline-level")
-            node.tag = f"h{min(max(int(level), 1), 6) if level.isdigit() else 1}"
+            node.tag = f"h{min(max(int(level), 1), 6) if level.isdecimal() else 1}"
         elif name == "frame" and get(node, "class") == "title":
             for paragraph in node.iter():
                 paragraph.tag = "h2" if local(paragraph) == "p" else paragraph.tag
@@ -113,7 +113,7 @@ def open_document(data: bytes) -> list[str]:
             node.text = " "
         elif name == "s":
             count = get(node, "c")
-            node.text = " " * (int(count) if count.isdigit() else 1)
+            node.text = " " * (int(count) if count.isdecimal() else 1)
     bodies = [node for node in root.iter() if local(node) in ("text", "presentation")]
     body = next((node for node in bodies if str(node.tag).find("office") >= 0), root)
     slides = [node for node in body if local(node) == "page"]
