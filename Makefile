@@ -36,8 +36,11 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Of a running server (`make up` in another terminal); bench/ holds more.
 bench: $(READY)
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench.sample
+	$(BIN)/python -m bench.overhead
+	$(BIN)/python -m bench.freshness
 
 setup: $(READY)
 

@@ -25,10 +25,10 @@ from ingest.parse import Parser
 from ingest.settings import IngestSettings
 from kb.chunking import chunk
 from kb.errors import Unreadable
+from kb.settings import KbSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("VADEMECUM_DATA", ROOT.parent / "shared" / "data"))
-PASSAGE = 160
 _WORD = re.compile(r"[^\W_]+")
 _REMARK = re.compile(r"<!--.*?-->", re.DOTALL)
 _TARGET = re.compile(r"\]\([^)\s]*\)")
@@ -64,7 +64,7 @@ def outcome(reader: Parser, folder: Path, row: dict[str, Any]) -> Outcome:
     begun = time.perf_counter()
     try:
         text = reader.parse(file.name, file.read_bytes()).text
-        failure = "" if chunk(text, PASSAGE) else f"{file.name} gave no passage"
+        failure = "" if chunk(text, KbSettings().chunk_tokens) else f"{file.name} gave no passage"
     except Unreadable as error:
         text, failure = "", str(error)
     seconds = time.perf_counter() - begun
