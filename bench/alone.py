@@ -4,7 +4,6 @@ The home and its processes are gone afterwards.
 """
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 import httpx
 
 from app.settings import AppSettings, EngineSettings
+from app.up import free_port
 from bench.server import Target
 from kb.catalog import DEFAULT, Catalog
 from kb.settings import load
@@ -36,7 +36,7 @@ def alone(more: Mapping[str, str] | None = None) -> Iterator[Target]:
             (home / "models").symlink_to(models.resolve())
         settings = {
             "VADEMECUM_HOME": folder,
-            "VADEMECUM_APP__PORT": str(_free_port()),
+            "VADEMECUM_APP__PORT": str(free_port()),
             "VADEMECUM_ENGINE__URL": "http://127.0.0.1:9",  # nobody answers there, nobody asks
             **(more or {}),
         }
@@ -79,9 +79,3 @@ def _is_up(at: Target, children: list[subprocess.Popen[bytes]]) -> bool:
             pass  # not listening yet
         time.sleep(0.1)
     return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
