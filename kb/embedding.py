@@ -52,7 +52,7 @@ def open_embedder(settings: KbSettings, home: Path) -> Embedder:
         return FakeEmbedder(int(settings.embedder.removeprefix("fake:")))
     if settings.embedder_url:
         return RemoteEmbedder(settings.embedder, settings.embedder_url, settings.embedder_key)
-    return LocalEmbedder(settings.embedder, locate(settings.embedder, home))
+    return LocalEmbedder(settings.embedder, locate(settings.embedder, home), home / "models")
 
 
 def identity(settings: KbSettings) -> str:
@@ -65,17 +65,26 @@ def identity(settings: KbSettings) -> str:
 class LocalEmbedder:
     """sentence-transformers on this machine. Thread-safe: one encode at a time.
 
-    Computes in bfloat16 where the processor has instructions for it, else in float32; what comes
-    out is float32 of unit length either way. With multilingual-e5-small bfloat16 is 1.7 times as
-    fast, and its vectors have a cosine of 0.9999 to those of float32.
+    Without a GPU it computes on OpenVINO with 8-bit weights (`kb.int8`) where that is installed,
+    else in bfloat16 where the processor has instructions for it, else in float32. What comes out
+    is float32 of unit length either way, and the vectors of these ways have a cosine of 0.998 and
+    more to each other.
     """
 
-    def __init__(self, name: str, folder: str) -> None:
+    def __init__(self, name: str, folder: str, keep: Path) -> None:
         # Imported here: it takes seconds, and most commands never embed.
         from sentence_transformers import SentenceTransformer
 
+        from kb import int8
+
         try:
-            self._model = SentenceTransformer(folder, model_kwargs=_precision())
+            if int8.suits():
+                self._model = SentenceTransformer(folder, device="cpu")
+                hastened = int8.hasten(self._model, keep / "int8")
+            else:
+                hastened = False
+            if not hastened:
+                self._model = SentenceTransformer(folder, model_kwargs=_precision())
         except (OSError, ValueError, KeyError) as error:
             raise ModelBroken(f"the embedder {name} cannot be loaded: {error}") from error
         _give_back()

@@ -172,7 +172,7 @@ def local(models_home: Path) -> LocalEmbedder:
     name = "bundled:multilingual-e5-small"
     if not (models_home / "models" / "multilingual-e5-small").is_dir():
         pytest.skip("the bundled embedder is not installed")
-    return LocalEmbedder(name, locate(name, models_home))
+    return LocalEmbedder(name, locate(name, models_home), models_home / "models")
 
 
 @pytest.mark.real
@@ -209,4 +209,4 @@ def test_similar_texts_are_nearer_across_languages(local: LocalEmbedder) -> None
 def test_weights_that_cannot_be_read_are_said_to_be_broken(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelBroken, match="mine"):
-        LocalEmbedder("mine", str(tmp_path))
+        LocalEmbedder("mine", str(tmp_path), tmp_path)
