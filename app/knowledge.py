@@ -117,8 +117,10 @@ class KnowledgeBases:
         if stamp == self._stamp:
             return
         self._listed = self.catalog.all()
-        # A young stamp is not trusted: a second change in the same tick would not show in it.
-        self._stamp = stamp if time.time_ns() - stamp > _SAME_TICK else -1
+        # A young stamp is not trusted: a second change in the same tick would not show in it. And
+        # what could not be opened may be mended without a trace in the stamp.
+        sure = time.time_ns() - stamp > _SAME_TICK and not any(one.problem for one in self._listed)
+        self._stamp = stamp if sure else -1
         now = self._clock()
         alive = {one.id for one in self._listed}
         for gone in self._open.keys() - alive:

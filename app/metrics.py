@@ -2,12 +2,16 @@
 (tests) do not meet. Knows no route."""
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 from app.answer import Event, Finished, Text
+from kb import latency
 
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
@@ -54,9 +58,13 @@ class Metrics:
             self.under_way.dec()
             self._answers.labels(outcome).inc()
 
-    def text(self, generations: Mapping[str, int]) -> bytes:
-        """The exposition format; `generations` are those of the knowledge bases that the reader
-        may see, by name."""
+    def text(
+        self,
+        generations: Mapping[str, int],
+        latencies: Mapping[str, Sequence[latency.Histogram]] | None = None,
+    ) -> bytes:
+        """The exposition format; `generations` and `latencies` are those of the knowledge bases
+        that the reader may see, by name."""
         seen = CollectorRegistry()
         gauge = Gauge(
             "vademecum_generation",
@@ -66,4 +74,34 @@ class Metrics:
         )
         for name, generation in generations.items():
             gauge.labels(name).set(generation)
+        seen.register(_Latencies(latencies or {}))
         return generate_latest(self._registry) + generate_latest(seen)
+
+
+class _Latencies(Collector):
+    """What ingest noted in the knowledge bases, as Prometheus' histograms."""
+
+    _SAID: Mapping[latency.What, str] = {
+        "searchable": "Seconds from a file's change to its being found",
+        "gone": "Seconds from a file's deletion to its not being found",
+    }
+
+    def __init__(self, latencies: Mapping[str, Sequence[latency.Histogram]]) -> None:
+        self._latencies = latencies
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        for what, said in self._SAID.items():
+            family = HistogramMetricFamily(
+                f"vademecum_file_{what}_seconds", said, labels=["knowledge_base", "lane"]
+            )
+            for name, several in self._latencies.items():
+                for one in several:
+                    if one.what == what:
+                        lane = "bulk" if one.bulk else "fresh"
+                        family.add_metric([name, lane], _cumulative(one.counts), one.seconds)
+            yield family
+
+
+def _cumulative(counts: Sequence[tuple[float, int]]) -> list[tuple[str, float]]:
+    ends = ["+Inf" if end == float("inf") else str(end) for end, _ in counts]
+    return list(zip(ends, accumulate(float(n) for _, n in counts), strict=True))

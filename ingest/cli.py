@@ -116,6 +116,7 @@ def _prepared(configuration: Configuration) -> Iterator[Prepared]:
         embedder = open_embedder(kb_settings, home)
         catalog = Catalog(home)
         catalog.clear()
+        catalog.migrate()
         if not catalog.all():
             docs = home / "docs"
             docs.mkdir(exist_ok=True)

@@ -70,8 +70,23 @@ def stamp(root: Path, path: str) -> Stamp | None:
     return Stamp(found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
 
-def read(root: Path, path: str, *, max_bytes: int, settle: float, now: float) -> Snapshot:
-    """Read a file that nobody is writing. `now` is epoch seconds.
+def same_entry(root: Path, path: str, other: str) -> bool:
+    """Whether two names that differ in case only are one file: the disk does not tell them apart.
+    False if either is missing."""
+    if path.casefold() != other.casefold():
+        return False
+    try:
+        one, two = (root / path).lstat(), (root / other).lstat()
+    except OSError:
+        return False
+    return os.path.samestat(one, two) and one.st_nlink == 1
+
+
+def read(
+    root: Path, path: str, *, max_bytes: int, settle: float, now: float, closed: bool = False
+) -> Snapshot:
+    """Read a file that nobody is writing; one that was `closed` by its writer need not be quiet
+    for `settle` seconds. `now` is epoch seconds.
 
     Raises FileNotFoundError (also for what is no regular file inside `root`), StillChanging,
     Unreadable (`too_large`, `unreadable`), OSError.
@@ -85,7 +100,7 @@ def read(root: Path, path: str, *, max_bytes: int, settle: float, now: float) ->
     with os.fdopen(handle, "rb") as file:
         before = os.fstat(handle)
         _must_be_inside(root, path, handle, before)
-        _must_be_settled(name, before, settle, now)
+        _must_be_settled(name, before, 0.0 if closed else settle, now)
         if before.st_size > max_bytes:
             raise Unreadable(
                 "too_large",

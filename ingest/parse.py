@@ -20,6 +20,8 @@ from kb.records import Parsed
 
 _ROOT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 60.0
+_PATIENCE = 10
+"""How much a patient child is nice."""
 
 
 class ParserDown(Transient):
@@ -27,10 +29,12 @@ class ParserDown(Transient):
 
 
 class Parser:
-    """Starts its child with the first file. For one thread; `close` when done."""
+    """Starts its child with the first file, if not before. For one thread; `close` when done, from
+    any. `patient`: other processes come first where processors are scarce."""
 
-    def __init__(self, settings: IngestSettings) -> None:
+    def __init__(self, settings: IngestSettings, *, patient: bool = False) -> None:
         self._settings = settings
+        self._patient = patient
         self._ocr = scans.choose(settings, os.environ)
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -38,6 +42,10 @@ class Parser:
     def pid(self) -> int | None:
         """The child's process id, None while there is none."""
         return self._child.pid if self._child is not None else None
+
+    def start(self) -> None:
+        """Have a child before the first file comes. Raises ParserDown."""
+        self._running()
 
     def parse(self, path: str, data: bytes) -> Parsed:
         """Read a document; only the name in `path` matters. Raises Unreadable, ParserDown."""
@@ -78,7 +86,13 @@ class Parser:
             environment["TESSDATA_PREFIX"] = self._ocr.folder
         try:
             child = subprocess.Popen(
-                [sys.executable, "-m", "ingest.parse_child", str(self._settings.parse_memory_mb)],
+                [
+                    sys.executable,
+                    "-m",
+                    "ingest.parse_child",
+                    str(self._settings.parse_memory_mb),
+                    str(_PATIENCE if self._patient else 0),
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=environment,

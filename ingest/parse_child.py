@@ -17,8 +17,10 @@ from typing import Any, BinaryIO
 Request = tuple[str, bytes, dict[str, Any]]
 
 
-def main(memory_mb: int) -> None:
-    """Serve until end of input. `memory_mb` limits this process's own memory."""
+def main(memory_mb: int, nice: int) -> None:
+    """Serve until end of input. `memory_mb` limits this process's own memory; `nice` is how far it
+    steps back behind others."""
+    os.nice(nice)
     limit = memory_mb * 2**20
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -74,4 +76,4 @@ def _send(replies: BinaryIO, reply: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

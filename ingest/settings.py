@@ -31,7 +31,7 @@ class IngestSettings(Section):
     """How folders are followed and files are read."""
 
     settle_seconds: Annotated[float, Field(ge=0)] = 0.1
-    """Quiet time after the last change of a file before it is taken."""
+    """Quiet time after the last change of a file before it is taken, unless it was closed."""
     sweep_seconds: Annotated[float, Field(gt=0)] = 120.0
     """How often folders are compared with the ledger; events can be lost."""
     max_file_mb: Annotated[int, Field(ge=1)] = 64
@@ -39,12 +39,13 @@ class IngestSettings(Section):
     """Time after which the reading of one file (of a scan: of one page) is given up."""
     parse_memory_mb: Annotated[int, Field(ge=128)] = 2048
     """Memory that the reading of one file may take."""
+    parse_at_once: Annotated[int, Field(ge=1)] = 2
+    """Files of a bulk load that are read at the same time; so many again of those that came alone,
+    which therefore never wait for a scan of the load."""
     batch_files: Annotated[int, Field(ge=1)] = 64
-    """Files that may be under way at once; they share embedding calls and index commits."""
-    batch_passages: Annotated[int, Field(ge=1)] = 32
-    """Passages of the smallest embedding call; it grows while calls stay quick."""
-    turn_seconds: Annotated[float, Field(gt=0)] = 1.0
-    """How long a bulk load may keep a file waiting that a person has just changed."""
+    """Files of a bulk load that may be under way at once; their passages are sorted by length."""
+    turn_seconds: Annotated[float, Field(gt=0)] = 0.1
+    """How long one embedding call should take: so long a file that comes alone may have to wait."""
     retry_seconds: Annotated[float, Field(gt=0)] = 1.0
     """Wait after the first failure that may pass; it doubles with each further one."""
     retry_max_seconds: Annotated[float, Field(gt=0)] = 60.0

@@ -1,7 +1,7 @@
 """A folder against the ledger -> file events. Heals what happened while nobody watched.
 
-Looks, and changes nothing. Nothing is reported as deleted while the folder itself is missing, or
-is empty on another device than before: then its disk is not mounted.
+Looks, and changes nothing. Nothing is reported as deleted while its disk is not mounted
+(`ingest.presence`).
 """
 
 import logging
@@ -10,10 +10,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from ingest.files import Stamp, ignored, stamp
+from ingest.files import Stamp, ignored, same_entry, stamp
+from ingest.presence import Presence
 from ingest.watch import FileEvent
 from kb.ledger import File, Ledger
-from kb.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -21,19 +21,26 @@ log = logging.getLogger(__name__)
 class Sweeper:
     """Compares watched folders with one knowledge base's ledger."""
 
-    def __init__(self, store: Store, ledger: Ledger) -> None:
-        self._store = store
+    def __init__(self, ledger: Ledger, presence: Presence) -> None:
         self._ledger = ledger
-        self._absent: set[Path] = set()
+        self._presence = presence
 
     def sweep(self, root: Path) -> list[FileEvent]:
         """What the ledger does not know yet: moved, changed and deleted files."""
-        if not self._is_present(root):
+        if not self._presence.is_there(root):
             return []
-        disk = _walk(root)
+        disk, mounts = _walk(root)
+        self._presence.saw(root, mounts)
         known = {file.path: file for file in self._ledger.all(str(root))}
         new = {path: found for path, found in disk.items() if path not in known}
-        gone = [f for path, f in known.items() if path not in disk and _is_gone(root, path)]
+        folded = {path.casefold(): path for path in disk}
+        gone = [
+            file
+            for path, file in known.items()
+            if path not in disk
+            and _is_gone(root, path, folded.get(path.casefold(), ""))
+            and self._presence.is_there(root, path)
+        ]
         moves = _moves(gone, new)
         events = [FileEvent("moved", str(root), old, path) for old, path in moves.items()]
         events += [
@@ -44,49 +51,37 @@ class Sweeper:
         events += [FileEvent("deleted", str(root), f.path) for f in gone if f.path not in moves]
         return events
 
-    def _is_present(self, root: Path) -> bool:
-        """Whether the folder is really there; says once when it is not, and when it is again."""
-        key = f"device {root}"
-        try:
-            device = str(root.stat().st_dev)
-            empty = next(root.iterdir(), None) is None
-        except OSError:
-            device, empty = "", True
-        present = bool(device) and not (empty and self._store.meta(key) not in (None, device))
-        if present:
-            if self._store.meta(key) != device:
-                self._store.set_meta(key, device)
-            if root in self._absent:
-                log.info("%s is back", root)
-            self._absent.discard(root)
-        elif root not in self._absent:
-            log.warning("%s is missing; what is known of it is kept until it is back", root)
-            self._absent.add(root)
-        return present
 
-
-def _walk(root: Path) -> dict[str, Stamp]:
-    """The files that count below `root`, by their relative paths."""
-    out = {}
-    for path in _paths(root):
+def _walk(root: Path) -> tuple[dict[str, Stamp], list[Path]]:
+    """The files that count below `root`, by their relative paths; and the folders there that lie on
+    another device than the folder that they are in."""
+    out: dict[str, Stamp] = {}
+    devices: dict[Path, int] = {}
+    mounts: list[Path] = []
+    for folder, path in _paths(root):
         try:
-            found = stamp(root, path)
+            if path is None:
+                devices[folder] = folder.stat().st_dev
+                if devices.get(folder.parent, devices[folder]) != devices[folder]:
+                    mounts.append(folder)
+            elif (found := stamp(root, path)) is not None:
+                out[path] = found
         except OSError as error:
             _unlisted(error)
-            continue
-        if found is not None:
-            out[path] = found
-    return out
+    return out, mounts
 
 
-def _paths(root: Path) -> Iterator[str]:
-    for folder, folders, files in os.walk(root, onerror=_unlisted):
-        here = Path(folder).relative_to(root)
+def _paths(root: Path) -> Iterator[tuple[Path, str | None]]:
+    """Each folder, parents first, alone and then with the relative path of each of its files."""
+    for name, folders, files in os.walk(root, onerror=_unlisted):
+        folder = Path(name)
+        here = folder.relative_to(root)
+        yield folder, None
         folders[:] = [name for name in folders if not ignored(name)]
-        for name in files:
-            path = (here / name).as_posix()
+        for file in files:
+            path = (here / file).as_posix()
             if not ignored(path):
-                yield path
+                yield folder, path
 
 
 def _unlisted(error: OSError) -> None:
@@ -102,10 +97,11 @@ def _differs(known: File | None, found: Stamp) -> bool:
     return (known.size, known.mtime_ns) != (found.size, found.mtime_ns)
 
 
-def _is_gone(root: Path, path: str) -> bool:
-    """Whether a file that the walk did not meet is gone, not merely out of sight."""
+def _is_gone(root: Path, path: str, alike: str) -> bool:
+    """Whether a file that the walk did not meet is gone, not merely out of sight. On a disk that
+    does not tell them apart, its name in another case (`alike`) is what it was renamed to."""
     try:
-        return stamp(root, path) is None
+        return stamp(root, path) is None or (bool(alike) and same_entry(root, path, alike))
     except OSError:
         return False
 

@@ -1,7 +1,7 @@
 """Turns of work on the files that are due: begin some, embed a slice, store what is whole.
 
-The newest change comes first, and no turn is long, so a file that a person just saved overtakes a
-bulk load. Knows nothing of events and folders' sweeps.
+Reading goes on in threads (`ingest.ahead`), and a turn is about as long as one embedding call: so
+a file that a person just saved overtakes a bulk load. Knows nothing of events and folders' sweeps.
 """
 
 import logging
@@ -9,19 +9,26 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ingest.ahead import Ahead, version
 from ingest.failures import classify, code_of
 from ingest.files import Stamp, StillChanging, stamp
 from ingest.pipeline import Draft, Pipeline
+from ingest.presence import Presence
 from ingest.settings import IngestSettings
+from ingest.slices import Slices
 from ingest.writer import Writer
+from kb import latency
 from kb.errors import StoreBroken, Transient, Unreadable
 from kb.ledger import File
 
 log = logging.getLogger(__name__)
 
-_LARGEST_SLICE = 1024
 _LOOK_AT = 512
-"""Due files that a turn looks at; most of them quickly, when they are gone or unchanged."""
+"""Due files of the first lane that a turn looks at; most of them quickly, when they are gone."""
+_STORED_AT_ONCE = 32
+"""Files of a bulk load in one commit, so that it stays short."""
+_PATIENCE = 0.05
+"""Seconds that an embedding call waits for a file that came alone and is just being read."""
 _UNKNOWN = Stamp(0, 0)
 """The version of a file that the next sweep shall find changed, so that it is tried again."""
 
@@ -33,100 +40,135 @@ class Turns:
         self,
         writer: Writer,
         pipeline: Pipeline,
+        ahead: Ahead,
+        presence: Presence,
         settings: IngestSettings,
         clock: Callable[[], float],
         rng: random.Random,
     ) -> None:
         self._writer = writer
         self._pipeline = pipeline
+        self._ahead = ahead
+        self._presence = presence
         self._settings = settings
         self._clock = clock
         self._rng = rng
         self._drafts: list[Draft] = []
-        self._slice = settings.batch_passages
+        self._slices = Slices(settings.turn_seconds)
 
     def turn(self) -> bool:
-        """Do some work and publish it. Returns whether more is waiting right now."""
-        self._drafts = [draft for draft in self._drafts if self._pipeline.is_wanted(draft)]
-        self._begin()
+        """Do some work and publish it. Returns whether there is more to do right now."""
+        gone = self._begin()
+        self._collect()
         self._embed()
         self._finish()
         self._writer.publish()
-        return bool(self._drafts or self._writer.ledger.due(1))
+        return bool(self._drafts) or gone
 
-    def _begin(self) -> None:
-        """Read due files, newest first, until the next slice is full of passages no older."""
-        until = self._clock() + self._settings.turn_seconds
-        begun = {draft.file.id for draft in self._drafts}
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way."""
+        reading = any(self._ahead.count(bulk=bulk) for bulk in (False, True))
+        return not self._drafts and not reading
+
+    def _begin(self) -> bool:
+        """Have due files read. Returns whether some were gone: then others may take their turn."""
+        ledger = self._writer.ledger
+        held = {version(draft.file) for draft in self._drafts}
+        under_way = len(held) + self._ahead.count(bulk=False) + self._ahead.count(bulk=True)
         gone: list[File] = []
-        for file in self._writer.ledger.due(_LOOK_AT):
-            ahead = [d for d in self._drafts if d.file.changed_at >= file.changed_at]
-            full = sum(d.missing for d in ahead) >= self._slice
-            if full or len(ahead) >= self._settings.batch_files or self._clock() > until:
-                break
-            if file.id not in begun and not self._begin_one(file):
-                gone.append(file)
+        for bulk, most in ((False, _LOOK_AT), (True, self._room())):
+            due = ledger.due(most + under_way, bulk=bulk) if most > 0 else []
+            new = [f for f in due if version(f) not in held and f not in self._ahead]
+            for file in new[:most]:
+                if self._is_gone(file):
+                    gone.append(file)
+                elif bulk or self._ahead.count(bulk=False) < self._settings.batch_files:
+                    self._ahead.begin(file)
         self._forget(gone)
-        self._drafts.sort(key=lambda draft: -draft.file.changed_at)
-        # Memory stays bounded: what falls off the end is still in the ledger and is begun again.
-        del self._drafts[self._settings.batch_files :]
+        return bool(gone)
 
-    def _begin_one(self, file: File) -> bool:
-        """Returns whether the file is there at all."""
+    def _room(self) -> int:
+        """How many files of a bulk load may be begun. Memory stays bounded."""
+        gathering = [d for d in self._drafts if d.file.bulk and self._slices.is_gathering(d)]
+        under_way = self._ahead.count(bulk=True) + len(gathering)
+        room = self._settings.batch_files - under_way
+        return room if 2 * room >= self._settings.batch_files else 0
+
+    def _is_gone(self, file: File) -> bool:
         try:
-            self._drafts.append(self._pipeline.begin(file))
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except (Unreadable, Transient, OSError) as error:
-            self._failed(file, error)
-        except Exception as error:
-            log.exception("unexpected failure with %s", file.path)
-            self._failed(file, error)
-        return True
+            return stamp(Path(file.folder), file.path) is None
+        except OSError:
+            return False  # reading it will tell
+
+    def _collect(self) -> None:
+        """Take over what has been read; drop what is no longer wanted."""
+        gone: list[File] = []
+        for file, result in self._ahead.done(_PATIENCE if self._drafts else 0.0):
+            if isinstance(result, Draft):
+                self._drafts.append(result)
+            elif isinstance(result, FileNotFoundError | NotADirectoryError):
+                gone.append(file)
+            elif isinstance(result, Exception):
+                if not isinstance(result, Unreadable | Transient | OSError):
+                    log.error("unexpected failure with %s", file.path, exc_info=result)
+                self._failed(file, result)
+            else:
+                raise result
+        self._forget(gone)
+        wanted = self._writer.ledger.wanted([draft.file for draft in self._drafts])
+        self._drafts = [draft for draft in self._drafts if draft.file.id in wanted]
 
     def _forget(self, gone: Sequence[File]) -> None:
         """Files that are not there; their folder may have vanished with them."""
+        if not gone:
+            return
         delay = self._settings.retry_max_seconds
-        ledger = self._writer.ledger
-        with self._writer.store.transaction():
+        ledger, store = self._writer.ledger, self._writer.store
+        left: list[File] = []
+        with store.transaction():
+            wanted = ledger.wanted(gone)
             for file in gone:
-                if Path(file.folder).is_dir():
-                    ledger.forget(file)
-                    log.info("gone %s", file.path)
-                else:
+                if not self._presence.is_there(Path(file.folder), file.path):
                     message = "its folder is missing"
                     ledger.retry(file, "temporary", message, delay=delay, counted=False)
+                elif file.id in wanted:
+                    left.append(file)
+                    ledger.forget(file)
+            self._note("gone", left)  # what is dead in SQLite is in no answer
+        for file in left:
+            log.info("gone %s", file.path)
 
     def _embed(self) -> None:
-        """One embedding call. Its size doubles while calls are quick (a fast device, short texts)
-        and halves when they are slow."""
-        taken: list[Draft] = []
-        wanted = 0
-        for draft in self._drafts:
-            if wanted < self._slice and draft.missing:
-                taken.append(draft)
-                wanted += draft.missing
-        if not taken:
+        """One embedding call."""
+        passages = self._slices.next(self._drafts)
+        if not passages:
             return
         started = self._clock()
         try:
-            self._pipeline.embed(taken, self._slice)
-        except Transient as error:
-            self._drop(taken, error)
+            self._pipeline.embed(passages)
         except Exception as error:
-            log.exception("embedding failed")
-            self._drop(taken, error)
-        seconds = self._clock() - started
-        if seconds > self._settings.turn_seconds:
-            self._slice = max(self._settings.batch_passages, self._slice // 2)
-        elif wanted >= self._slice and seconds < self._settings.turn_seconds / 4:
-            self._slice = min(_LARGEST_SLICE, self._slice * 2)
+            if not isinstance(error, Transient):
+                log.exception("embedding failed")
+            self._drop(list(dict.fromkeys(p.draft for p in passages)), error)
+        self._slices.took(passages, self._clock() - started)
 
     def _finish(self) -> None:
+        """Store what is whole: at once what came alone, together what came in bulk."""
         whole = [draft for draft in self._drafts if not draft.missing]
-        self._drafts = [draft for draft in self._drafts if draft.missing]
-        if whole:
-            self._store(whole)
+        alone = [draft for draft in whole if not draft.file.bulk]
+        together = [draft for draft in whole if draft.file.bulk]
+        if len(together) < _STORED_AT_ONCE and not self._slices.is_between:
+            together = []
+        for stored in (alone, together[:_STORED_AT_ONCE]):
+            if stored:
+                self._drafts = [draft for draft in self._drafts if draft not in stored]
+                self._store(stored)
+
+    def _note(self, what: latency.What, files: Sequence[File]) -> None:
+        now = self._clock()
+        taken = [(file.bulk, now - file.changed_at) for file in files]
+        latency.note(self._writer.store, what, taken)
 
     def _store(self, whole: Sequence[Draft]) -> None:
         """A file is completed only when the lexical index holds it too."""
@@ -145,6 +187,7 @@ class Turns:
         with self._writer.store.transaction():
             for draft in stored:
                 self._writer.ledger.completed(draft.file, size=draft.size, mtime_ns=draft.mtime_ns)
+            self._note("searchable", [draft.file for draft in stored])
         for draft in stored:
             log.info(
                 "completed %s passages=%d generation=%d seconds=%.2f",
@@ -155,8 +198,7 @@ class Turns:
             )
 
     def _drop(self, drafts: Sequence[Draft], error: Exception) -> None:
-        gone = {draft.file.id for draft in drafts}
-        self._drafts = [draft for draft in self._drafts if draft.file.id not in gone]
+        self._drafts = [draft for draft in self._drafts if draft not in drafts]
         for draft in drafts:
             self._failed(draft.file, error)
 

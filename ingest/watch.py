@@ -7,8 +7,9 @@ a request for a sweep.
 
 import logging
 import queue
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Literal
@@ -16,6 +17,7 @@ from typing import Literal
 from watchdog import events as wd
 from watchdog.observers.api import BaseObserver, ObservedWatch
 from watchdog.observers.inotify import InotifyObserver
+from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
 
 from ingest.files import ignored
 
@@ -32,29 +34,38 @@ _LISTENED: list[type[wd.FileSystemEvent]] = [
     wd.DirDeletedEvent,
 ]
 _BACKLOG = 20_000
+# How long the two halves of a move are waited for. The kernel tells both at once; watchdog's own
+# half second holds up whatever comes behind a move.
+InotifyMoveEventGrouper.delay = 0.02
+
+Kind = Literal["changed", "closed", "deleted", "moved"]
 
 
 @dataclass(frozen=True, slots=True)
 class FileEvent:
-    """Something happened to `path` in `folder`; `dest` is where a moved file went."""
+    """Something happened to `path` in `folder`; `dest` is where a moved file went. `at` is when it
+    was seen (epoch seconds). `changed` says nothing of whether somebody still writes the file;
+    `closed` says that nobody does."""
 
-    kind: Literal["changed", "deleted", "moved"]
+    kind: Kind
     folder: str
     path: str
     dest: str = ""
+    at: float | None = None
 
 
 class Watcher:
     """Follows folders with inotify, recursively, never through symbolic links.
 
     Events wait in `events`; `sweep_wanted` is set when they do not tell the whole story.
-    `notify` is called, from watchdog's threads, after either.
+    `notify` is called, from watchdog's threads, after either. `clock` gives epoch seconds.
     """
 
-    def __init__(self, notify: Callable[[], None]) -> None:
+    def __init__(self, notify: Callable[[], None], clock: Callable[[], float] = time.time) -> None:
         self.events: queue.Queue[FileEvent] = queue.Queue(_BACKLOG)
         self.sweep_wanted = Event()
         self._notify = notify
+        self._clock = clock
         self._watches: dict[Path, tuple[ObservedWatch, tuple[int, int]]] = {}
         # Full events: a file moved in from outside is told from one that is being created.
         self._observer: BaseObserver = InotifyObserver(generate_full_events=True)
@@ -90,7 +101,7 @@ class Watcher:
 
     def put(self, event: FileEvent) -> None:
         try:
-            self.events.put_nowait(event)
+            self.events.put_nowait(replace(event, at=self._clock()))
         except queue.Full:
             self.sweep_wanted.set()
         self._notify()
@@ -109,6 +120,12 @@ class Watcher:
         self.want_sweep()
 
 
+_KINDS: dict[type[wd.FileSystemEvent], Kind] = {
+    wd.FileClosedEvent: "closed",
+    wd.FileDeletedEvent: "deleted",
+}
+
+
 class _Translator(wd.FileSystemEventHandler):
     """Watchdog's events of one folder -> ours."""
 
@@ -125,8 +142,7 @@ class _Translator(wd.FileSystemEventHandler):
         elif event.event_type == wd.EVENT_TYPE_MOVED:
             self._moved(source, dest)
         elif source and not ignored(source):
-            gone = event.event_type == wd.EVENT_TYPE_DELETED
-            kind: Literal["changed", "deleted"] = "deleted" if gone else "changed"
+            kind = _KINDS.get(type(event), "changed")
             self._watcher.put(FileEvent(kind, str(self._folder), source))
 
     def _moved(self, source: str, dest: str) -> None:
@@ -137,7 +153,7 @@ class _Translator(wd.FileSystemEventHandler):
         if from_here and to_here:
             self._watcher.put(FileEvent("moved", folder, source, dest))
         elif to_here:
-            self._watcher.put(FileEvent("changed", folder, dest))
+            self._watcher.put(FileEvent("closed", folder, dest))
         elif from_here:
             self._watcher.put(FileEvent("deleted", folder, source))
 

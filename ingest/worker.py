@@ -13,10 +13,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ingest.ahead import Ahead
 from ingest.compaction import Compactor
 from ingest.intake import Intake
-from ingest.parse import Parser
 from ingest.pipeline import Pipeline
+from ingest.presence import Presence
 from ingest.settings import IngestSettings
 from ingest.sweep import Sweeper
 from ingest.turns import Turns
@@ -44,8 +45,16 @@ class _Parts:
     compactor: Compactor
 
 
+def steady() -> Callable[[], float]:
+    """Epoch seconds as this process began with them, going on evenly: work that was put off comes
+    in time although somebody sets the clock back."""
+    began = time.time() - time.monotonic()
+    return lambda: began + time.monotonic()
+
+
 class Worker:
-    """`run` follows until `stop` is set; `complete` makes one pass. `clock`: epoch seconds."""
+    """`run` follows until `stop` is set; `complete` makes one pass. `clock`: epoch seconds that
+    never jump."""
 
     def __init__(
         self,
@@ -56,7 +65,7 @@ class Worker:
         settings: IngestSettings,
         stop: threading.Event,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self.listed = listed
@@ -65,7 +74,7 @@ class Worker:
         self._embedder = embedder
         self._kb_settings = kb_settings
         self._settings = settings
-        self._clock = clock
+        self._clock = clock or steady()
         self._rng = rng or random.Random()
         self._stop = stop
         self._wake = threading.Event()
@@ -80,7 +89,7 @@ class Worker:
     def run(self) -> None:
         """Follow the folders. Raises WriterBusy, StoreBroken at the start."""
         with self._open() as parts:
-            watcher = Watcher(self._wake.set)
+            watcher = Watcher(self._wake.set, self._clock)
             watcher.start(self._roots(parts))
             try:
                 self.watching.set()
@@ -94,6 +103,7 @@ class Worker:
         with self._open() as parts:
             self._sweep(parts)
             while not self._stop.is_set():
+                self._wake.clear()
                 more = parts.turns.turn()  # at least once: deletions alone are published too
                 if not self._waiting(parts):
                     break
@@ -104,11 +114,15 @@ class Worker:
     def _step(self, parts: _Parts, watcher: Watcher) -> None:
         self._wake.clear()  # before looking, so that nothing that comes meanwhile is slept over
         watcher.tend(self._roots(parts))
-        parts.intake.apply(_drain(watcher.events))
+        while events := _drain(watcher.events):
+            parts.intake.apply(events)
         if self._clock() >= self._sweep_due(watcher.sweep_wanted.is_set()):
             watcher.sweep_wanted.clear()
             self._sweep(parts)
-        if not parts.turns.turn() and watcher.events.empty() and not parts.compactor.step():
+        more = parts.turns.turn() or not watcher.events.empty()
+        if not more and parts.turns.is_idle:
+            more = parts.compactor.step()
+        if not more:
             self._pause(parts, _TICK)
 
     def _sweep(self, parts: _Parts) -> None:
@@ -117,7 +131,7 @@ class Worker:
             events = parts.sweeper.sweep(root)
             if events:
                 log.info("sweep of %s found %d changes", root, len(events))
-            parts.intake.apply(events)
+            parts.intake.apply(events, swept=True)
         now = self._clock()
         self._sweep_seconds = now - started
         self._next_sweep = now + self._settings.sweep_seconds
@@ -138,32 +152,31 @@ class Worker:
 
     def _waiting(self, parts: _Parts) -> bool:
         """Whether anything is in progress that can be finished now: its folder is there."""
-        files = parts.writer.ledger.all()
-        return any(f.status == "in_progress" and Path(f.folder).is_dir() for f in files)
+        return any(Path(folder).is_dir() for folder in parts.writer.ledger.waiting_folders())
 
     @contextmanager
     def _open(self) -> Iterator[_Parts]:
-        with (
-            open_writer(self.listed, self._embedder.name, self._clock) as writer,
-            closing(Parser(self._settings)) as parser,
-        ):
+        settings = self._settings
+        with open_writer(self.listed, self._embedder.name, self._clock) as writer:
             store, ledger = writer.store, writer.ledger
-            pipeline = Pipeline(
-                store,
-                ledger,
-                self._embedder,
-                parser,
-                self._kb_settings,
-                self._settings,
-                self._clock,
-            )
-            yield _Parts(
-                writer,
-                Intake(store, ledger, self._uploads, self._settings.settle_seconds),
-                Sweeper(store, ledger),
-                Turns(writer, pipeline, self._settings, self._clock, self._rng),
-                Compactor(writer, self._settings, self._clock, self._wake.is_set),
-            )
+            ledger.hasten(settings.retry_max_seconds)
+            presence = Presence(store)
+            pipeline = Pipeline(store, ledger, self._embedder, self._kb_settings, settings)
+            with closing(Ahead(pipeline, settings, self._wake.set)) as ahead:
+                yield _Parts(
+                    writer,
+                    Intake(
+                        store,
+                        ledger,
+                        presence,
+                        self._uploads,
+                        settings.settle_seconds,
+                        self._clock,
+                    ),
+                    Sweeper(ledger, presence),
+                    Turns(writer, pipeline, ahead, presence, settings, self._clock, self._rng),
+                    Compactor(writer, settings, self._clock, self._wake.is_set),
+                )
 
 
 def _drain(events: "queue.Queue[FileEvent]") -> list[FileEvent]:

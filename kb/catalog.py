@@ -6,6 +6,7 @@ Makes and removes them; never looks at a document.
 import re
 import secrets
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,6 +139,13 @@ class Catalog:
                     shutil.rmtree(folder)
                 else:
                     self._erase(name, folder)
+
+    def migrate(self) -> None:
+        """Bring every database to today's shape, which readers need. What cannot be opened is left
+        as it is: `all` tells its problem. For the one process that writes."""
+        for file in self._root.glob(f"*/{DATABASE}"):
+            with suppress(StoreBroken, StoreDown):
+                Store(file).close()
 
     def _erase(self, name: str, doomed: Path) -> None:
         # Its uploads go the same way, so that none is left for a later one of this name.

@@ -7,7 +7,7 @@ folders on disk; a path is a string relative to its folder.
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,8 @@ Status = Literal["in_progress", "completed", "cancelled", "failed"]
 @dataclass(frozen=True, slots=True)
 class File:
     """A followed file. `changed_at` is when the change that is being worked on was seen (epoch
-    seconds) and strictly grows with each; `due_at` when the worker may take it."""
+    seconds) and strictly grows with each; `due_at` when the worker may take it. `bulk`: it came
+    with many others, and waits for those that came alone. `closed`: whoever wrote it is done."""
 
     id: str
     folder: str
@@ -33,6 +34,8 @@ class File:
     due_at: float
     created_at: float
     changed_at: float
+    bulk: bool
+    closed: bool
 
 
 class Ledger:
@@ -65,20 +68,37 @@ class Ledger:
         sql = "SELECT * FROM files WHERE ? IS NULL OR folder = ? ORDER BY created_at, id"
         return [_file(r) for r in self._store.rows(sql, (folder, folder))]
 
-    def due(self, limit: int) -> list[File]:
-        """Work that may be taken now, most recent change first: what a person just did overtakes
-        a bulk load."""
+    def due(self, limit: int, *, bulk: bool | None = None) -> list[File]:
+        """Work that may be taken now, of one lane or of both: what a person just did overtakes a
+        bulk load, and in either lane the most recent change comes first."""
+        lane = "" if bulk is None else f" AND bulk = {int(bulk)}"
         sql = (
-            "SELECT * FROM files WHERE status = 'in_progress' AND due_at <= ?"
-            " ORDER BY changed_at DESC, id LIMIT ?"
+            "SELECT * FROM files INDEXED BY files_lanes"
+            f" WHERE status = 'in_progress'{lane} AND due_at <= ?"
+            " ORDER BY bulk, changed_at DESC, id LIMIT ?"
         )
         return [_file(r) for r in self._store.rows(sql, (self._clock(), limit))]
 
+    def waiting_folders(self) -> list[str]:
+        """The folders that hold work, due or not."""
+        sql = "SELECT DISTINCT folder FROM files WHERE status = 'in_progress' ORDER BY folder"
+        return [str(r["folder"]) for r in self._store.rows(sql)]
+
     def next_due(self) -> float | None:
-        """When the earliest waiting file falls due; None when nothing waits."""
-        sql = "SELECT min(due_at) AS due FROM files WHERE status = 'in_progress'"
-        due = self._store.rows(sql)[0]["due"]
+        """When the next file falls due that is not due yet; None when there is none."""
+        sql = "SELECT min(due_at) AS due FROM files WHERE status = 'in_progress' AND due_at > ?"
+        due = self._store.rows(sql, (self._clock(),))[0]["due"]
         return None if due is None else float(due)
+
+    def wanted(self, files: Sequence[File]) -> set[str]:
+        """The ids of those files whose version is still waited for: in progress, unchanged."""
+        marks = ",".join("?" * len(files))
+        rows = self._store.rows(
+            f"SELECT id, changed_at FROM files WHERE status = 'in_progress' AND id IN ({marks})",
+            tuple(file.id for file in files),
+        )
+        now = {str(r["id"]): float(r["changed_at"]) for r in rows}
+        return {file.id for file in files if now.get(file.id) == file.changed_at}
 
     def counts(self) -> dict[str, int]:
         sql = "SELECT status, count(*) AS n FROM files GROUP BY status ORDER BY status"
@@ -87,21 +107,32 @@ class Ledger:
     # -- writing ---------------------------------------------------------------------------------
 
     def changed(
-        self, folder: str, path: str, *, delay: float = 0.0, file_id: str | None = None
+        self,
+        folder: str,
+        path: str,
+        *,
+        delay: float = 0.0,
+        file_id: str | None = None,
+        at: float | None = None,
+        bulk: bool = False,
+        closed: bool = False,
     ) -> File:
-        """A file appeared or changed: it is work again, `delay` seconds from now."""
-        now = self._clock()
+        """A file appeared or changed `at` that time (now): it is work again, `delay` seconds
+        later."""
+        at = self._clock() if at is None else at
         with self._store.transaction() as db:
             db.execute(
-                "INSERT INTO files (id, folder, path, status, due_at, created_at, changed_at)"
-                " VALUES (?, ?, ?, 'in_progress', ?, ?, ?)"
+                "INSERT INTO files"
+                " (id, folder, path, status, due_at, created_at, changed_at, bulk, closed)"
+                " VALUES (?, ?, ?, 'in_progress', ?, ?, ?, ?, ?)"
                 " ON CONFLICT (folder, path) DO UPDATE SET status = 'in_progress',"
-                " due_at = excluded.due_at, attempts = 0,"
+                " due_at = excluded.due_at, attempts = 0, bulk = excluded.bulk,"
+                " closed = excluded.closed,"
                 # Strictly growing: two changes in one tick of the clock, or around a clock that was
                 # set back, are two. A double keeps microseconds apart until the year 2242.
                 " changed_at = max(excluded.changed_at, changed_at + 0.000001),"
                 " error_code = NULL, error_message = NULL",
-                (file_id or new_file_id(), folder, path, now + delay, now, now),
+                (file_id or new_file_id(), folder, path, at + delay, at, at, bulk, closed),
             )
         found = self.find(folder, path)
         assert found is not None
@@ -125,6 +156,15 @@ class Ledger:
                 "UPDATE files SET attempts = attempts + ?, due_at = ?, error_code = ?,"
                 " error_message = ? WHERE id = ? AND changed_at = ?",
                 (int(counted), self._clock() + delay, code, message, file.id, file.changed_at),
+            )
+
+    def hasten(self, at_most: float) -> None:
+        """Nothing waits for longer than `at_most` seconds from now: a clock that was ahead when the
+        file was put off has been set back."""
+        with self._store.transaction() as db:
+            db.execute(
+                "UPDATE files SET due_at = min(due_at, ?) WHERE status = 'in_progress'",
+                (self._clock() + at_most,),
             )
 
     def renamed(self, file: File, folder: str, path: str, *, reread: bool = False) -> None:
@@ -174,4 +214,5 @@ def _first(rows: list[Row]) -> File | None:
 
 
 def _file(row: Row) -> File:
-    return File(**dict(row))
+    values = dict(row)
+    return File(**{**values, "bulk": bool(values["bulk"]), "closed": bool(values["closed"])})

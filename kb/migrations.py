@@ -58,6 +58,20 @@ STEPS: tuple[str, ...] = (
     CREATE INDEX chunks_seq ON chunks (seq);
     CREATE INDEX chunks_dead ON chunks (dead_seq) WHERE dead_seq IS NOT NULL;
     """,
+    """
+    ALTER TABLE files ADD COLUMN bulk INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE files ADD COLUMN closed INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX files_lanes ON files (bulk, changed_at DESC, id) WHERE status = 'in_progress';
+
+    CREATE TABLE latencies (
+        what TEXT NOT NULL,
+        bulk INTEGER NOT NULL,
+        at_most REAL NOT NULL,
+        count INTEGER NOT NULL,
+        seconds REAL NOT NULL,
+        PRIMARY KEY (what, bulk, at_most)
+    ) STRICT;
+    """,
 )
 
 

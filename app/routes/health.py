@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from app.gate import Chatting
 from app.knowledge import KnowledgeBases, Sees, is_followed
 from app.parts import parts
+from kb import latency
 from kb.errors import StoreBroken
 
 router = APIRouter()
@@ -36,8 +37,9 @@ async def ready(request: Request) -> JSONResponse:
 @router.get("/metrics")
 async def metrics(request: Request, caller: Chatting) -> Response:
     at = parts(request)
-    generations = await run_in_threadpool(_generations, at.kb, caller.sees)
-    return Response(at.metrics.text(generations), media_type=CONTENT_TYPE_LATEST)
+    generations, latencies = await run_in_threadpool(_counted, at.kb, caller.sees)
+    text = at.metrics.text(generations, latencies)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 def _knowledge(kb: KnowledgeBases) -> tuple[bool, bool]:
@@ -52,9 +54,16 @@ def _knowledge(kb: KnowledgeBases) -> tuple[bool, bool]:
         return False, False
 
 
-def _generations(kb: KnowledgeBases, sees: Sees) -> dict[str, int]:
+def _counted(
+    kb: KnowledgeBases, sees: Sees
+) -> tuple[dict[str, int], dict[str, list[latency.Histogram]]]:
+    """What the stores tell: generations, and how long files took, by knowledge base."""
     try:
-        return {one.name: one.store.generation() for one in kb.all(sees)}
+        stores = {one.name: one.store for one in kb.all(sees)}
+        return (
+            {name: store.generation() for name, store in stores.items()},
+            {name: latency.histograms(store) for name, store in stores.items()},
+        )
     except StoreBroken as error:
         log.debug("no generation to show: %s", error)
-        return {}
+        return {}, {}

@@ -15,6 +15,9 @@ import pytest
 
 from app.engine import FakeEngine
 from app.up import free_port
+from kb import latency
+from kb.search import DATABASE
+from kb.store import Store
 from tests.app.serving import HOURS, Home, error
 from tests.app.supervise import eventually
 
@@ -71,6 +74,28 @@ def test_answers_are_counted(home: Home) -> None:
     assert 'vademecum_answers_total{outcome="broken"} 1.0' in text
     assert 'vademecum_generation{knowledge_base="handbook"} 1.0' in text
     assert "vademecum_answers_under_way 0.0" in text
+
+
+def test_how_long_files_took_is_shown_by_knowledge_base_and_lane(home: Home) -> None:
+    store = Store(home.catalog.get("handbook").folder / DATABASE)
+    latency.note(store, "searchable", [(False, 0.25), (False, 0.07), (True, 40.0)])
+    latency.note(store, "gone", [(False, 9999.0)])
+    store.close()
+    text = home.client.get("/metrics").text
+    name = "vademecum_file_searchable_seconds"
+    of = 'knowledge_base="handbook"'
+    for line in (
+        f"# TYPE {name} histogram",
+        f'{name}_bucket{{{of},lane="fresh",le="0.05"}} 0.0',
+        f'{name}_bucket{{{of},lane="fresh",le="0.1"}} 1.0',
+        f'{name}_bucket{{{of},lane="fresh",le="0.3"}} 2.0',
+        f'{name}_bucket{{{of},lane="fresh",le="+Inf"}} 2.0',
+        f'{name}_count{{{of},lane="fresh"}} 2.0',
+        f'{name}_sum{{{of},lane="bulk"}} 40.0',
+        f'vademecum_file_gone_seconds_bucket{{{of},lane="fresh",le="1800.0"}} 0.0',
+        f'vademecum_file_gone_seconds_bucket{{{of},lane="fresh",le="+Inf"}} 1.0',
+    ):
+        assert line in text.splitlines()
 
 
 def test_the_release_and_the_base_model_are_offered(still: Home) -> None:

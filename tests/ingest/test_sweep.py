@@ -5,6 +5,7 @@ import shutil
 import threading
 from pathlib import Path
 
+from ingest.presence import Presence
 from ingest.sweep import Sweeper
 from ingest.watch import FileEvent
 from kb.embedding import FakeEmbedder
@@ -106,7 +107,7 @@ def test_a_folder_that_a_person_emptied_is_empty(home: Home) -> None:
 def test_work_in_progress_is_not_reported_twice(home: Home) -> None:
     home.write("a.md", "an okapi")
     store = Store(home.catalog.get("handbook").folder / "knowledge.db")
-    sweeper = Sweeper(store, Ledger(store))
+    sweeper = Sweeper(Ledger(store), Presence(store))
     assert sweeper.sweep(home.docs) == [FileEvent("changed", str(home.docs), "a.md")]
     Ledger(store).changed(str(home.docs), "a.md")
     assert sweeper.sweep(home.docs) == []

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kb import migrations
 from kb.catalog import Catalog
 from kb.errors import AlreadyExists, BadData, UnknownKnowledgeBase, VademecumError
 from kb.search import DATABASE
@@ -219,3 +220,21 @@ def test_clearing_waits_for_one_that_is_being_made(catalog: Catalog) -> None:
 
     assert at_once(add, clear) == []
     assert len(catalog.all()) == 15
+
+
+def test_databases_of_an_older_shape_are_brought_up_to_date_and_damaged_ones_left(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = migrations.STEPS
+    monkeypatch.setattr(migrations, "STEPS", steps[:1])
+    old = catalog.folder("old")
+    old.mkdir(parents=True)
+    Store(old / DATABASE).close()
+    monkeypatch.setattr(migrations, "STEPS", steps)
+    damaged = catalog.folder("damaged")
+    damaged.mkdir()
+    (damaged / DATABASE).write_bytes(b"no database")
+    assert [bool(one.problem) for one in catalog.all()] == [True, True]
+    catalog.migrate()
+    assert {one.name: bool(one.problem) for one in catalog.all()} == {"damaged": True, "old": False}
+    assert (damaged / DATABASE).read_bytes() == b"no database"

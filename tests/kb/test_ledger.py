@@ -233,3 +233,52 @@ def test_changes_in_one_tick_or_around_a_clock_set_back_are_told_apart(
     assert again(ledger, first).status == "in_progress"
     ledger.completed(third, size=1, mtime_ns=1)
     assert again(ledger, first).status == "completed"
+
+
+def test_what_came_in_bulk_waits_for_what_came_alone(ledger: Ledger, clock: Clock) -> None:
+    for name, bulk in (("old", False), ("new", False), ("load 1", True), ("load 2", True)):
+        ledger.changed(FOLDER, name, bulk=bulk)
+        clock.now += 1
+    assert [f.path for f in ledger.due(10)] == ["new", "old", "load 2", "load 1"]
+    assert [f.path for f in ledger.due(10, bulk=False)] == ["new", "old"]
+    assert [f.path for f in ledger.due(1, bulk=True)] == ["load 2"]
+    # The lane is that of the last change.
+    ledger.changed(FOLDER, "load 1")
+    assert [f.path for f in ledger.due(2)] == ["load 1", "new"]
+
+
+def test_a_change_has_the_time_when_it_was_seen(ledger: Ledger, clock: Clock) -> None:
+    file = ledger.changed(FOLDER, "a", at=clock.now - 5, delay=2, closed=True)
+    assert (file.changed_at, file.due_at, file.closed) == (clock.now - 5, clock.now - 3, True)
+
+
+def test_the_next_to_fall_due_is_one_that_is_not_due_yet(ledger: Ledger, clock: Clock) -> None:
+    ledger.changed(FOLDER, "a")
+    assert ledger.next_due() is None
+    ledger.changed(FOLDER, "b", delay=5)
+    assert ledger.next_due() == clock.now + 5
+
+
+def test_only_versions_that_are_waited_for_are_wanted(ledger: Ledger, clock: Clock) -> None:
+    stays, done, edited = (ledger.changed(FOLDER, name) for name in "abc")
+    ledger.completed(done, size=1, mtime_ns=1)
+    clock.now += 1
+    ledger.changed(FOLDER, "c")
+    assert ledger.wanted([stays, done, edited]) == {stays.id}
+    assert ledger.wanted([]) == set()
+
+
+def test_a_clock_that_was_ahead_keeps_no_file_waiting(ledger: Ledger, clock: Clock) -> None:
+    clock.now += 1e6
+    ledger.changed(FOLDER, "a", delay=1)
+    clock.now -= 1e6
+    assert ledger.next_due() == clock.now + 1e6 + 1
+    ledger.hasten(60)
+    assert ledger.next_due() == clock.now + 60
+
+
+def test_folders_that_hold_work_are_known(ledger: Ledger) -> None:
+    ledger.changed("/b", "x")
+    ledger.changed("/a", "x")
+    ledger.completed(ledger.changed("/c", "x"), size=1, mtime_ns=1)
+    assert ledger.waiting_folders() == ["/a", "/b"]

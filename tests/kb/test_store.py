@@ -11,6 +11,7 @@ import pytest
 
 from kb import migrations
 from kb.errors import StoreBroken
+from kb.ledger import Ledger
 from kb.records import Parsed, Piece
 from kb.store import Store, context
 from tests.kb.bases import cut, unit
@@ -297,3 +298,27 @@ def test_an_empty_file_is_no_knowledge_base_to_a_reader(file: Path) -> None:
     file.write_bytes(b"")
     with pytest.raises(StoreBroken):
         Store(file, readonly=True)
+
+
+def test_a_database_of_the_first_shape_is_brought_up_to_date_and_keeps_its_files(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = migrations.STEPS
+    monkeypatch.setattr(migrations, "STEPS", steps[:1])
+    store = Store(file)
+    with store.transaction() as db:
+        db.execute(
+            "INSERT INTO files (id, folder, path, status, due_at, created_at, changed_at)"
+            " VALUES ('file-1', '/docs', 'a.md', 'in_progress', 1, 1, 1)"
+        )
+    store.close()
+    monkeypatch.setattr(migrations, "STEPS", steps)
+    store = Store(file)
+    (found,) = Ledger(store).all()
+    assert (found.id, found.status, found.bulk, found.closed) == (
+        "file-1",
+        "in_progress",
+        False,
+        False,
+    )
+    store.close()

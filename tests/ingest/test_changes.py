@@ -1,0 +1,325 @@
+"""The ways in which files change that are not a plain save: each ends true, and deletes nothing
+that is still there. Real files, and real inotify events."""
+
+import errno
+import logging
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
+
+from ingest import files
+from ingest.files import read, same_entry
+from ingest.presence import Presence
+from ingest.sweep import Sweeper
+from kb import latency
+from kb.ledger import Ledger
+from kb.search import DATABASE
+from kb.store import Store
+from tests.ingest.homes import Home, eventually, files_of, states
+
+# Watchdog warns, in its own thread, when it meets a moved directory twice.
+pytestmark = pytest.mark.filterwarnings("ignore:Callback with id:RuntimeWarning")
+
+
+# -- being written ---------------------------------------------------------------------------------
+
+
+def test_a_closed_file_is_taken_without_a_quiet_time(home: Home) -> None:
+    home.settings = home.settings.model_copy(update={"settle_seconds": 3600})
+    kb = home.kb()
+    with home.following():
+        home.write("a.md", "an okapi")
+        eventually(lambda: files_of(kb, "okapi") == ["a.md"])
+        home.write("draft", "a bongo").replace(home.docs / "a.md")
+        eventually(lambda: files_of(kb, "bongo") == ["a.md"])
+
+
+def test_a_file_that_is_still_open_is_taken_only_when_it_has_been_quiet(home: Home) -> None:
+    home.settings = home.settings.model_copy(update={"settle_seconds": 3600})
+    kb = home.kb()
+    with home.following():
+        with (home.docs / "a.md").open("w") as file:
+            file.write("half a sen")
+            file.flush()
+            eventually(lambda: states(kb) == {"a.md": "in_progress"})
+            home.write("b.md", "a bongo that came later")
+            eventually(lambda: files_of(kb, "bongo") == ["b.md"])
+            assert states(kb)["a.md"] == "in_progress"
+            file.write("tence about an okapi")
+        eventually(lambda: files_of(kb, "okapi") == ["a.md"])
+        (hit,) = kb.search("okapi", 1).hits
+        assert hit.chunk.text == "half a sentence about an okapi"
+
+
+def test_a_file_that_grows_while_it_is_read_is_left_for_later(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = home.write("a.md", "half a sen")
+    real = os.fstat
+    looked: list[int] = []
+
+    def growing(handle: int) -> os.stat_result:
+        looked.append(handle)
+        if len(looked) == 2:
+            with file.open("a") as more:
+                more.write("tence")
+        return real(handle)
+
+    monkeypatch.setattr(files.os, "fstat", growing)
+    with pytest.raises(files.StillChanging):
+        read(home.docs, "a.md", max_bytes=99, settle=0.1, now=time.time(), closed=True)
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+
+def test_a_name_that_changes_its_case_is_a_rename(home: Home) -> None:
+    kb = home.kb()
+    with home.following():
+        file = home.write("Leave Rules.md", "an okapi")
+        eventually(lambda: states(kb) == {"Leave Rules.md": "completed"})
+        (before,) = kb.ledger.all()
+        file.rename(home.docs / "leave rules.md")
+        eventually(lambda: states(kb) == {"leave rules.md": "completed"})
+        assert kb.ledger.all()[0].id == before.id
+        assert files_of(kb, "okapi") == ["leave rules.md"]
+
+
+def test_names_in_two_cases_are_two_files_where_the_disk_tells_them_apart(home: Home) -> None:
+    home.write("a.md", "an okapi")
+    home.write("A.md", "another okapi")
+    os.link(home.docs / "a.md", home.docs / "a.MD")
+    home.sweep()
+    assert sorted(states(home.kb())) == ["A.md", "a.MD", "a.md"]
+    assert not same_entry(home.docs, "a.md", "A.md")
+    assert not same_entry(home.docs, "a.md", "a.MD")
+
+
+def test_a_disk_that_does_not_tell_cases_apart_has_one_file(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.write("Rule.md", "an okapi")
+    home.sweep()
+    (home.docs / "Rule.md").rename(home.docs / "RULE.md")
+    real = Path.lstat
+    monkeypatch.setattr(
+        Path, "lstat", lambda path: real(path.with_name(path.name.replace("Rule", "RULE")))
+    )
+    home.sweep()
+    assert states(home.kb()) == {"RULE.md": "completed"}
+
+
+def test_identical_copies_are_each_known_and_each_forgotten(home: Home) -> None:
+    kb = home.kb()
+    with home.following():
+        first = home.write("a.md", "the same okapi")
+        copy = home.write("copies/b.md", "the same okapi")
+        eventually(lambda: sorted(files_of(kb, "okapi")) == ["a.md", "copies/b.md"])
+        first.unlink()
+        eventually(lambda: files_of(kb, "okapi") == ["copies/b.md"])
+        copy.unlink()
+        eventually(lambda: files_of(kb, "okapi") == [])
+
+
+def test_links_that_were_turned_away_from_the_folder_are_never_read(
+    home: Home, tmp_path: Path
+) -> None:
+    kb = home.kb()
+    (tmp_path / "secret.md").write_text("the secret narwhal")
+    with home.following():
+        home.write("plain.md", "a public narwhal")
+        link = home.docs / "link.md"
+        link.symlink_to("plain.md")
+        eventually(lambda: sorted(files_of(kb, "narwhal")) == ["link.md", "plain.md"])
+        (home.docs / "turned").symlink_to(tmp_path / "secret.md")
+        (home.docs / "turned").rename(link)
+        eventually(lambda: sorted(states(kb)) == ["plain.md"])
+        assert files_of(kb, "secret") == []
+
+
+# -- permissions -----------------------------------------------------------------------------------
+
+
+def test_a_file_without_permission_is_named_and_taken_when_it_is_given(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.settings = home.settings.model_copy(update={"sweep_seconds": 0.2})
+    kb = home.kb()
+    real = os.open
+    locked = True
+
+    def guarded(path: Path, flags: int, mode: int = 0o777) -> int:
+        # Permissions do not bind the superuser, whom tests may run as.
+        if locked and Path(path).name == "locked.md":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(files.os, "open", guarded)
+    with home.following():
+        home.write("locked.md", "an okapi")
+        home.write("other.md", "a bongo")
+        eventually(lambda: files_of(kb, "bongo") == ["other.md"])
+        eventually(lambda: states(kb)["locked.md"] == "failed")
+        found = kb.ledger.find(str(home.docs), "locked.md")
+        assert found is not None and found.error_message is not None
+        assert "permission denied" in found.error_message
+        locked = False  # which makes no event that is listened to: sweeps try again
+        eventually(lambda: files_of(kb, "okapi") == ["locked.md"])
+
+
+# -- the folder goes away --------------------------------------------------------------------------
+
+
+def test_work_on_a_folder_that_goes_away_waits_until_it_is_back(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    home.write("a.md", "an okapi")
+    home.sweep()
+    store = Store(home.catalog.get("handbook").folder / DATABASE)
+    ledger = Ledger(store)
+    ledger.changed(str(home.docs), "a.md")  # an edit that nobody has read yet
+    away = home.docs.rename(home.path / "unmounted")
+    worker = home.worker()
+    thread = threading.Thread(target=worker.complete)
+    with caplog.at_level(logging.WARNING):
+        thread.start()
+        thread.join(20)
+    assert not thread.is_alive()
+    assert files_of(home.kb(), "okapi") == ["a.md"]
+    assert "is missing; what is known of it is kept until it is back" in caplog.text
+    away.rename(home.docs)
+    ledger.hasten(0)
+    home.sweep()
+    assert states(home.kb()) == {"a.md": "completed"}
+    store.close()
+
+
+def test_a_mount_below_the_folder_that_vanishes_deletes_nothing(home: Home) -> None:
+    home.write("disk/a.md", "an okapi")
+    home.write("b.md", "a bongo")
+    home.sweep()
+    store = Store(home.catalog.get("handbook").folder / DATABASE)
+    store.set_meta(f"device {home.docs / 'disk'}", "another")  # as if a disk had been there
+    (home.docs / "disk" / "a.md").unlink()
+    (home.docs / "b.md").unlink()
+    home.sweep()
+    assert files_of(home.kb(), "okapi") == ["disk/a.md"]
+    assert files_of(home.kb(), "bongo") == []
+    # Events are not believed either.
+    sweeper = Sweeper(Ledger(store), Presence(store))
+    assert sweeper.sweep(home.docs) == []
+    # Once it holds something, it is.
+    home.write("disk/c.md", "a tapir")
+    home.sweep()
+    assert set(states(home.kb())) == {"disk/c.md"}
+    store.close()
+
+
+@pytest.fixture
+def mounted(home: Home) -> Iterator[Path]:
+    """A disk of its own below the watched folder."""
+    disk = home.docs / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], capture_output=True, check=False)
+
+
+def test_a_real_disk_that_is_unmounted_takes_nothing_along(home: Home, mounted: Path) -> None:
+    home.settings = home.settings.model_copy(update={"sweep_seconds": 0.1})
+    kb = home.kb()
+    with home.following():
+        (mounted / "a.md").write_text("an okapi")
+        home.write("b.md", "a bongo")
+        eventually(lambda: states(kb) == {"disk/a.md": "completed", "b.md": "completed"})
+        subprocess.run(["umount", str(mounted)], check=True)
+        (home.docs / "b.md").unlink()
+        eventually(lambda: states(kb) == {"disk/a.md": "completed"})
+        time.sleep(0.5)  # several sweeps
+        assert files_of(kb, "okapi") == ["disk/a.md"]
+
+
+# -- clocks and lost events ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_clock_that_jumps_keeps_no_file_waiting(
+    home: Home, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    kb = home.kb()
+    home.settings = home.settings.model_copy(update={"sweep_seconds": 0.2})
+    real = time.time
+    with home.following():
+        home.write("a.md", "an okapi")
+        eventually(lambda: files_of(kb, "okapi") == ["a.md"])
+        monkeypatch.setattr(time, "time", lambda: real() + 3600 * hours)
+        home.write("a.md", "a bongo")
+        eventually(lambda: files_of(kb, "bongo") == ["a.md"])
+        # Sweeps go on too: this one makes no event.
+        outside = home.path / "outside.md"
+        outside.write_text("a tapir")
+        file = home.docs / "a.md"
+        stamp = file.stat().st_mtime_ns
+        os.utime(outside, ns=(stamp - 10**12, stamp - 10**12))
+        outside.replace(home.docs / "b.md")
+        eventually(lambda: files_of(kb, "tapir") == ["b.md"])
+    assert all(0 <= h.seconds < 60 for h in latency.histograms(kb.store))
+
+
+def test_events_that_the_kernel_drops_are_made_good_by_a_sweep(
+    home: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    if most > 100_000:
+        pytest.skip(f"this kernel keeps {most} events")
+    reads = threading.Event()
+    reads.set()
+    real = InotifyFD.read_events
+
+    def slow(self: InotifyFD) -> list[InotifyEvent]:
+        assert reads.wait(60)
+        return real(self)
+
+    monkeypatch.setattr(InotifyFD, "read_events", slow)
+    kb = home.kb()
+    with home.following():
+        gone = home.write("gone.md", "an ibex")
+        home.write("other.md", "a bongo")
+        eventually(lambda: len(files_of(kb, "ibex")) == 1)
+        eventually(lambda: sorted(states(kb).values()) == ["completed"] * 2)
+        reads.clear()
+        time.sleep(0.1)
+        # Two files in turn, as the kernel folds like events that follow each other.
+        for _ in range(most // 2 + 200):
+            for name in ("gone.md", "other.md"):
+                os.close(os.open(home.docs / name, os.O_WRONLY))
+        gone.unlink()
+        home.write("new/lost.md", "an okapi")
+        reads.set()
+        eventually(lambda: files_of(kb, "okapi") == ["new/lost.md"], 30)
+        eventually(lambda: files_of(kb, "ibex") == [], 30)
+        home.write("new/later.md", "watched again: a tapir")
+        eventually(lambda: files_of(kb, "tapir") == ["new/later.md"], 30)
+    assert "overflow" in caplog.text
+
+
+# -- how long it took ------------------------------------------------------------------------------
+
+
+def test_what_became_searchable_and_what_went_is_counted(home: Home) -> None:
+    kb = home.kb()
+    with home.following():
+        file = home.write("a.md", "an okapi")
+        eventually(lambda: states(kb) == {"a.md": "completed"})
+        file.unlink()
+        eventually(lambda: states(kb) == {})
+    noted = {(h.what, h.bulk): sum(n for _, n in h.counts) for h in latency.histograms(kb.store)}
+    assert noted == {("searchable", False): 1, ("gone", False): 1}
