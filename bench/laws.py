@@ -29,7 +29,7 @@ _ARTICLE = re.compile(
     r"[*\s]*(第[零〇一二三四五六七八九十百千万0-9]+条(?:之[一二三四五六七八九十]+)?)"
 )
 _INFO_ENDS = "<!-- INFO END -->"
-_AT_ONCE = 4096
+_AT_ONCE = 1024
 """Passages embedded between two writes to disk, sorted by length so that little is padding."""
 
 

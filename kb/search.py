@@ -6,6 +6,7 @@ replaced passage cannot be returned, whatever an index still holds. Knows nothin
 """
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,20 +16,26 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from kb.dense import DenseIndex
+from kb.cells import stamp
+from kb.dense import DenseIndex, as_codes
 from kb.embedding import Embedder
 from kb.errors import NotYet, StoreBroken
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
+from kb.partition import usable
 from kb.records import Found, Hit, shown_name
 from kb.settings import KbSettings
 from kb.store import Row, Store, chunk_of, context
 from kb.words import content_words, words
 
+log = logging.getLogger(__name__)
+
 Mode = Literal["hybrid", "dense", "lexical"]
 DATABASE = "knowledge.db"
 LEXICAL = "lexical"
 _PATIENCE = 2.0  # seconds that a search waits for the generation it was asked for
+_SLICE = 10_000  # vectors read at once, so that opening needs little memory beside the index
+_FAR = 20_000  # changed passages that are not taken over one by one
 _TRIES = 3  # searches of one question while a writer keeps committing
 
 
@@ -40,6 +47,7 @@ class KnowledgeBase:
         self.ledger = Ledger(self.store)
         self.id = self.store.meta("id") or ""
         self.name = folder.name
+        self._folder = folder
         self._embedder = embedder
         self._settings = settings
         made_with = self.store.meta("embedder")
@@ -48,7 +56,8 @@ class KnowledgeBase:
                 f"knowledge base {self.name} was embedded with {made_with}, not with"
                 f" {embedder.name}: set [kb] embedder back, or make a new knowledge base"
             )
-        self._dense = DenseIndex(embedder.dimensions)
+        self._stamp: object = None
+        self._dense = self._filled()
         self._lexical = LexicalIndex(folder / LEXICAL)
         self._lock = threading.Lock()
         self.catch_up()
@@ -65,10 +74,30 @@ class KnowledgeBase:
         with self._lock:
             generation = self.store.generation()
             if self._dense.generation < generation:
-                self._dense.catch_up(self.store.changes(self._dense.generation))
+                if stamp(self._folder) != self._stamp or self.store.is_far(
+                    self._dense.generation, _FAR
+                ):
+                    self._dense = self._filled()
+                else:
+                    self._dense.catch_up(self.store.changes(self._dense.generation))
             if self._lexical.generation < generation:
                 self._lexical.reload()
             return self._dense.generation
+
+    def _filled(self) -> DenseIndex:
+        """The dense index anew from the store, slice by slice."""
+        self._stamp = stamp(self._folder)
+        try:
+            cells = usable(self.store, self._settings.exact_passages)
+        except StoreBroken as error:  # ingest makes it again
+            log.warning("%s; knowledge base %s is searched without it", error, self.name)
+            cells = None
+        index = DenseIndex(self._embedder.dimensions, cells)
+        generation = self.store.generation()
+        for ids, vectors in self.store.vectors(generation, _SLICE):
+            index.add(np.asarray(ids, np.int64), as_codes(vectors))
+        index.filled_to(generation)
+        return index
 
     def search(
         self, question: str, k: int = 8, *, min_generation: int = 0, mode: Mode = "hybrid"
