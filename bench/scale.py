@@ -28,11 +28,10 @@ from app.ranking import percentile
 from bench.laws import embed, passages, statutes
 from bench.server import parser, show
 from kb.chunking import VERSION as CHUNKER
-from kb.dense import as_codes, as_vectors
+from kb.dense import as_codes
 from kb.embedding import Embedder, FakeEmbedder, identity, open_embedder
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
-from kb.partition import partition
 from kb.records import Parsed
 from kb.search import DATABASE, LEXICAL, KnowledgeBase, Mode
 from kb.settings import KbSettings, load
@@ -58,6 +57,10 @@ class NamedOnly(FakeEmbedder):
         return self._named
 
 
+def floats(rows: list[bytes]) -> Vectors:
+    return as_codes(rows).view(np.float16).astype(np.float32)
+
+
 def questions(count: int) -> list[str]:
     file = Path(os.environ.get("VADEMECUM_DATA", "../shared/data")) / "stard" / "queries.jsonl"
     return [json.loads(line)["text"] for line in file.read_text("utf-8").splitlines()][:count]
@@ -78,7 +81,7 @@ def stand_in(kept: npt.NDArray[np.float16]) -> Vectors:
 
 
 def build(folder: Path, embedder: str, vectors: npt.NDArray[Any]) -> None:
-    """A whole knowledge base: a document for each statute, both indexes, and the cells."""
+    """A whole knowledge base: a document for each statute, and the lexical index."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     store = Store(folder / DATABASE)
@@ -88,13 +91,7 @@ def build(folder: Path, embedder: str, vectors: npt.NDArray[Any]) -> None:
     put(store, list(statutes()), vectors)
     index = LexicalIndex(folder / LEXICAL, readonly=False)
     index.catch_up(store.changes(0))
-    began = time.perf_counter()
-    for _ in partition(store, KbSettings().exact_passages):
-        pass
-    store.set_meta("partition_s", str(round(time.perf_counter() - began, 1)))
-    index.catch_up(store.changes(index.generation))
     index.close()
-    store.set_meta("complete", "1")
     store.close()
 
 
@@ -124,7 +121,7 @@ def change(folder: Path) -> int:
     rows = store.rows(
         "SELECT vector FROM chunks WHERE dead_seq IS NULL ORDER BY id LIMIT ?", [count]
     )
-    put(store, texts, as_vectors(as_codes([row["vector"] for row in rows])))
+    put(store, texts, floats([row["vector"] for row in rows]))
     index.catch_up(store.changes(index.generation))
     index.close()
     store.close()
@@ -190,7 +187,7 @@ def recall(folder: Path, texts: list[str], vectors: Vectors) -> dict[str, float]
     store = Store(folder / DATABASE, readonly=True)
     best = np.full((len(vectors), 0), 0, np.float32)
     for _, rows in store.vectors(store.generation(), 50_000):
-        best = np.hstack([best, vectors @ as_vectors(as_codes(rows)).T])
+        best = np.hstack([best, vectors @ floats(rows).T])
         best = -np.sort(-best, axis=1)[:, :K]
     embedder = NamedOnly(store.meta("embedder") or "", vectors.shape[1])
     store.close()

@@ -16,7 +16,6 @@ from pathlib import Path
 from ingest.compaction import Compactor
 from ingest.intake import Intake
 from ingest.parse import Parser
-from ingest.partition import Partitioner
 from ingest.pipeline import Pipeline
 from ingest.settings import IngestSettings
 from ingest.sweep import Sweeper
@@ -43,7 +42,6 @@ class _Parts:
     sweeper: Sweeper
     turns: Turns
     compactor: Compactor
-    partitioner: Partitioner
 
 
 class Worker:
@@ -100,9 +98,8 @@ class Worker:
                 if not self._waiting(parts):
                     break
                 self._pause(parts, 0.0 if more else _TICK)
-            for upkeep in (parts.compactor, parts.partitioner):
-                while not self._stop.is_set() and upkeep.step():
-                    pass
+            while not self._stop.is_set() and parts.compactor.step():
+                pass
 
     def _step(self, parts: _Parts, watcher: Watcher) -> None:
         self._wake.clear()  # before looking, so that nothing that comes meanwhile is slept over
@@ -111,9 +108,7 @@ class Worker:
         if self._clock() >= self._sweep_due(watcher.sweep_wanted.is_set()):
             watcher.sweep_wanted.clear()
             self._sweep(parts)
-        busy = parts.turns.turn() or not watcher.events.empty()
-        busy = parts.partitioner.step() or busy
-        if not busy and not parts.compactor.step():
+        if not parts.turns.turn() and watcher.events.empty() and not parts.compactor.step():
             self._pause(parts, _TICK)
 
     def _sweep(self, parts: _Parts) -> None:
@@ -168,7 +163,6 @@ class Worker:
                 Sweeper(store, ledger),
                 Turns(writer, pipeline, self._settings, self._clock, self._rng),
                 Compactor(writer, self._settings, self._clock, self._wake.is_set),
-                Partitioner(writer, self._kb_settings.exact_passages, self._clock),
             )
 
 

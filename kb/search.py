@@ -6,7 +6,6 @@ replaced passage cannot be returned, whatever an index still holds. Knows nothin
 """
 
 import json
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,19 +15,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from kb.cells import stamp
-from kb.dense import DenseIndex, as_codes
+from kb.dense import EXACT, DenseIndex, as_codes
 from kb.embedding import Embedder
 from kb.errors import NotYet, StoreBroken
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
-from kb.partition import usable
 from kb.records import Found, Hit, shown_name
 from kb.settings import KbSettings
 from kb.store import Row, Store, chunk_of, context
 from kb.words import content_words, words
-
-log = logging.getLogger(__name__)
 
 Mode = Literal["hybrid", "dense", "lexical"]
 DATABASE = "knowledge.db"
@@ -47,7 +42,6 @@ class KnowledgeBase:
         self.ledger = Ledger(self.store)
         self.id = self.store.meta("id") or ""
         self.name = folder.name
-        self._folder = folder
         self._embedder = embedder
         self._settings = settings
         made_with = self.store.meta("embedder")
@@ -56,7 +50,6 @@ class KnowledgeBase:
                 f"knowledge base {self.name} was embedded with {made_with}, not with"
                 f" {embedder.name}: set [kb] embedder back, or make a new knowledge base"
             )
-        self._stamp: object = None
         self._dense = self._filled()
         self._lexical = LexicalIndex(folder / LEXICAL)
         self._lock = threading.Lock()
@@ -74,9 +67,7 @@ class KnowledgeBase:
         with self._lock:
             generation = self.store.generation()
             if self._dense.generation < generation:
-                if stamp(self._folder) != self._stamp or self.store.is_far(
-                    self._dense.generation, _FAR
-                ):
+                if self.store.is_far(self._dense.generation, _FAR):
                     self._dense = self._filled()
                 else:
                     self._dense.catch_up(self.store.changes(self._dense.generation))
@@ -86,13 +77,7 @@ class KnowledgeBase:
 
     def _filled(self) -> DenseIndex:
         """The dense index anew from the store, slice by slice."""
-        self._stamp = stamp(self._folder)
-        try:
-            cells = usable(self.store, self._settings.exact_passages)
-        except StoreBroken as error:  # ingest makes it again
-            log.warning("%s; knowledge base %s is searched without it", error, self.name)
-            cells = None
-        index = DenseIndex(self._embedder.dimensions, cells)
+        index = DenseIndex(self._embedder.dimensions, EXACT)
         generation = self.store.generation()
         for ids, vectors in self.store.vectors(generation, _SLICE):
             index.add(np.asarray(ids, np.int64), as_codes(vectors))

@@ -43,9 +43,6 @@ class KbSettings(Section):
     """Upper size of a chunk, in estimated tokens (the embedder reads 512 at most)."""
     candidates: Annotated[int, Field(ge=10, le=1000)] = 64
     """How many candidates each half of the hybrid search contributes."""
-    exact_passages: Annotated[int, Field(ge=10)] = 50_000
-    """Up to so many passages, a question is compared with every vector; beyond, with those near
-    to it (docs/decisions/009-dense-at-scale.md)."""
     dense_weight: Annotated[float, Field(ge=0, le=1000)] = 32.0
     """Weight of (cosine - best cosine) beside the normalised lexical score."""
 

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from kb import cells
 from kb.catalog import Listed
 from kb.errors import StoreBroken
 from kb.lexical import LexicalIndex
@@ -37,7 +36,6 @@ def verify(
             *vectors_are_whole(store, dimensions),
             *life_is_consistent(store),
             *index_agrees(store, listed.folder / LEXICAL, sleep=sleep),
-            *cells_are_whole(listed.folder),
         ]
     finally:
         store.close()
@@ -131,15 +129,6 @@ def index_agrees(
     return [
         f"the lexical index is at generation {index.generation}, {side} the database's {generation}"
     ]
-
-
-def cells_are_whole(folder: Path) -> list[str]:
-    """The file of cells can be read, if there is one."""
-    try:
-        cells.read(folder)
-    except StoreBroken as error:
-        return [f"{error} (a running ingest makes it again)"]
-    return []
 
 
 def _alive(store: Store) -> tuple[int, set[int]]:
