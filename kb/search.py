@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from kb.dense import DenseIndex
+from kb.dense import EXACT, DenseIndex, as_codes
 from kb.embedding import Embedder
 from kb.errors import NotYet, StoreBroken
 from kb.ledger import Ledger
@@ -29,6 +29,8 @@ Mode = Literal["hybrid", "dense", "lexical"]
 DATABASE = "knowledge.db"
 LEXICAL = "lexical"
 _PATIENCE = 2.0  # seconds that a search waits for the generation it was asked for
+_SLICE = 10_000  # vectors read at once, so that opening needs little memory beside the index
+_FAR = 20_000  # changed passages that are not taken over one by one
 _TRIES = 3  # searches of one question while a writer keeps committing
 
 
@@ -48,7 +50,7 @@ class KnowledgeBase:
                 f"knowledge base {self.name} was embedded with {made_with}, not with"
                 f" {embedder.name}: set [kb] embedder back, or make a new knowledge base"
             )
-        self._dense = DenseIndex(embedder.dimensions)
+        self._dense = self._filled()
         self._lexical = LexicalIndex(folder / LEXICAL)
         self._lock = threading.Lock()
         self.catch_up()
@@ -65,10 +67,22 @@ class KnowledgeBase:
         with self._lock:
             generation = self.store.generation()
             if self._dense.generation < generation:
-                self._dense.catch_up(self.store.changes(self._dense.generation))
+                if self.store.is_far(self._dense.generation, _FAR):
+                    self._dense = self._filled()
+                else:
+                    self._dense.catch_up(self.store.changes(self._dense.generation))
             if self._lexical.generation < generation:
                 self._lexical.reload()
             return self._dense.generation
+
+    def _filled(self) -> DenseIndex:
+        """The dense index anew from the store, slice by slice."""
+        index = DenseIndex(self._embedder.dimensions, EXACT)
+        generation = self.store.generation()
+        for ids, vectors in self.store.vectors(generation, _SLICE):
+            index.add(np.asarray(ids, np.int64), as_codes(vectors))
+        index.filled_to(generation)
+        return index
 
     def search(
         self, question: str, k: int = 8, *, min_generation: int = 0, mode: Mode = "hybrid"

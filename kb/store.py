@@ -192,6 +192,27 @@ class Store:
         sql = f"{_ENTRIES} AND c.id > ? AND c.seq <= ? ORDER BY c.id LIMIT ?"
         return tuple(map(_entry, self.rows(sql, (after, upto, limit))))
 
+    def is_far(self, since: int, limit: int) -> bool:
+        """Whether more than `limit` chunks came after generation `since`, or compaction forgot
+        what died: then it is better to begin anew than to take over `changes`, all in memory."""
+        (row,) = self.rows(
+            "SELECT count(*) AS n FROM (SELECT 1 FROM chunks WHERE seq > ? LIMIT ?)",
+            (since, limit + 1),
+        )
+        return int(row["n"]) > limit or since < int(self.meta("purged") or 0)
+
+    def vectors(self, upto: int, limit: int) -> Iterator[tuple[list[int], list[bytes]]]:
+        """Ids and float16 vectors of living chunks of generation `upto` and older, in slices read
+        one by one. What dies meanwhile may be among them: `changes(upto)` tells."""
+        after = 0
+        while found := self.rows(
+            "SELECT id, vector FROM chunks WHERE dead_seq IS NULL AND id > ? AND seq <= ?"
+            " ORDER BY id LIMIT ?",
+            (after, upto, limit),
+        ):
+            after = found[-1]["id"]
+            yield [row["id"] for row in found], [row["vector"] for row in found]
+
     def live(self, ids: Sequence[int]) -> dict[int, Row]:
         """Rows of those chunks that are alive now, with their document's and file's names."""
         marks = ",".join("?" * len(ids))
@@ -222,7 +243,9 @@ class Store:
         """Live documents and chunks, and dead chunks whose text is still on disk."""
         (row,) = self.rows(
             "SELECT (SELECT count(*) FROM documents WHERE dead_seq IS NULL) AS documents,"
-            " (SELECT count(*) FROM chunks WHERE dead_seq IS NULL) AS chunks,"
+            # A difference of two indexes' lengths: the rows themselves are many and long.
+            " (SELECT count(*) FROM chunks)"
+            " - (SELECT count(*) FROM chunks WHERE dead_seq IS NOT NULL) AS chunks,"
             " (SELECT count(*) FROM chunks WHERE dead_seq > ?) AS dead_chunks",
             (int(self.meta("compacted") or 0),),
         )
