@@ -17,12 +17,14 @@ from ingest.compaction import Compactor
 from ingest.intake import Intake
 from ingest.parse import Parser
 from ingest.pipeline import Pipeline
+from ingest.remaking import Remaker, embedder_of
 from ingest.settings import IngestSettings
 from ingest.sweep import Sweeper
 from ingest.turns import Turns
 from ingest.watch import FileEvent, Watcher
 from ingest.writer import Writer, open_writer
 from kb.catalog import Listed
+from kb.embedders import Named
 from kb.embedding import Embedder
 from kb.settings import KbSettings
 
@@ -41,11 +43,16 @@ class _Parts:
     intake: Intake
     sweeper: Sweeper
     turns: Turns
+    remaker: Remaker
     compactor: Compactor
 
 
 class Worker:
-    """`run` follows until `stop` is set; `complete` makes one pass. `clock`: epoch seconds."""
+    """`run` follows until `stop` is set; `complete` makes one pass. `clock`: epoch seconds.
+
+    Made with another embedder than `embedder`, the knowledge base is made anew; `others` gives the
+    one that its files need until then.
+    """
 
     def __init__(
         self,
@@ -56,6 +63,7 @@ class Worker:
         settings: IngestSettings,
         stop: threading.Event,
         *,
+        others: Named | None = None,
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
@@ -63,6 +71,7 @@ class Worker:
         self.watching = threading.Event()
         self._uploads = uploads
         self._embedder = embedder
+        self._others = others
         self._kb_settings = kb_settings
         self._settings = settings
         self._clock = clock
@@ -79,18 +88,25 @@ class Worker:
 
     def run(self) -> None:
         """Follow the folders. Raises WriterBusy, StoreBroken at the start."""
+        while not self._stop.is_set():  # again, each time it was made anew
+            self._follow()
+
+    def _follow(self) -> None:
         with self._open() as parts:
+            self._next_sweep = 0.0  # nobody watched before
             watcher = Watcher(self._wake.set)
             watcher.start(self._roots(parts))
             try:
                 self.watching.set()
-                while not self._stop.is_set():
+                while not self._stop.is_set() and not parts.remaker.is_done:
                     self._step(parts, watcher)
             finally:
                 watcher.stop()
 
     def complete(self) -> None:
         """One sweep, and all the work it finds, retries included."""
+        while self._made_anew():
+            pass
         with self._open() as parts:
             self._sweep(parts)
             while not self._stop.is_set():
@@ -101,6 +117,12 @@ class Worker:
             while not self._stop.is_set() and parts.compactor.step():
                 pass
 
+    def _made_anew(self) -> bool:
+        with self._open() as parts:
+            while not self._stop.is_set() and parts.remaker.step():
+                pass
+            return parts.remaker.is_done
+
     def _step(self, parts: _Parts, watcher: Watcher) -> None:
         self._wake.clear()  # before looking, so that nothing that comes meanwhile is slept over
         watcher.tend(self._roots(parts))
@@ -108,7 +130,12 @@ class Worker:
         if self._clock() >= self._sweep_due(watcher.sweep_wanted.is_set()):
             watcher.sweep_wanted.clear()
             self._sweep(parts)
-        if not parts.turns.turn() and watcher.events.empty() and not parts.compactor.step():
+        if (
+            not parts.turns.turn()
+            and watcher.events.empty()
+            and not parts.remaker.step()
+            and not parts.compactor.step()
+        ):
             self._pause(parts, _TICK)
 
     def _sweep(self, parts: _Parts) -> None:
@@ -144,14 +171,15 @@ class Worker:
     @contextmanager
     def _open(self) -> Iterator[_Parts]:
         with (
-            open_writer(self.listed, self._embedder.name, self._clock) as writer,
+            open_writer(self.listed, self._clock) as writer,
             closing(Parser(self._settings)) as parser,
+            closing(self._remaker(writer)) as remaker,
         ):
             store, ledger = writer.store, writer.ledger
             pipeline = Pipeline(
                 store,
                 ledger,
-                self._embedder,
+                embedder_of(store, self._embedder, self._others),
                 parser,
                 self._kb_settings,
                 self._settings,
@@ -162,8 +190,12 @@ class Worker:
                 Intake(store, ledger, self._uploads, self._settings.settle_seconds),
                 Sweeper(store, ledger),
                 Turns(writer, pipeline, self._settings, self._clock, self._rng),
+                remaker,
                 Compactor(writer, self._settings, self._clock, self._wake.is_set),
             )
+
+    def _remaker(self, writer: Writer) -> Remaker:
+        return Remaker(writer, self._embedder, self._kb_settings, self._settings, self._clock)
 
 
 def _drain(events: "queue.Queue[FileEvent]") -> list[FileEvent]:
