@@ -12,7 +12,8 @@ from kb.compact import dead
 from kb.embedding import identity
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
-from kb.search import DATABASE, LEXICAL
+from kb.remake import progress
+from kb.search import DATABASE, lexical_of
 from kb.settings import KbSettings, load
 from kb.store import Store
 
@@ -52,13 +53,14 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """The best passages for a query, straight from the knowledge base."""
-    from kb.embedding import open_embedder
+    from kb.embedders import Embedders
     from kb.search import KnowledgeBase
 
     configuration = load()
     settings = configuration.section("kb", KbSettings)
     one = Catalog(configuration.home).get(name)
-    kb = KnowledgeBase(one.folder, open_embedder(settings, configuration.home), settings)
+    embedders = Embedders(settings, configuration.home)
+    kb = KnowledgeBase(one.folder, embedders(one.embedder), settings, embedders)
     found = kb.search(query, k)
     kb.close()
     hits = [
@@ -103,11 +105,18 @@ def verify(name: str, as_json: AsJson = False) -> None:
 
 @bases.command()
 def rebuild(name: str, as_json: AsJson = False) -> None:
-    """Build the lexical index anew from the database. Ingest must not be running."""
-    from kb.rebuild import rebuild as build
+    """Make the indexes anew from the database; with another embedder or chunker than it was made
+    with, the passages too. Questions are answered meanwhile. A running ingest is asked to do it."""
+    from kb.embedders import Embedders
+    from kb.remake import wanted
+    from kb.renewal import rebuild as work
 
-    generation = build(Catalog(load().home).get(name))
-    say(f"the lexical index of {name} is new")
+    configuration = load()
+    settings = configuration.section("kb", KbSettings)
+    one = Catalog(configuration.home).get(name)
+    embedders = Embedders(settings, configuration.home)
+    generation = work(one, wanted(identity(settings), settings), embedders, say)
+    say(f"the indexes of {name} are new")
     show({"generation": generation}, as_json)
 
 
@@ -139,9 +148,10 @@ def _stats(one: Listed) -> dict[str, Any]:
             "id": one.id,
             "embedder": store.meta("embedder"),
             "generation": store.generation(),
-            "lexical_generation": LexicalIndex(one.folder / LEXICAL).generation,
+            "lexical_generation": LexicalIndex(lexical_of(store)).generation,
             **store.counts(),
             **dead(store),
+            "remaking": progress(store),
             "files": Ledger(store).counts(),
             "bytes": sum(f.stat().st_size for f in one.folder.rglob("*") if f.is_file()),
         }

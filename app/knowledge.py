@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from kb.catalog import Catalog, Listed
+from kb.embedders import Named
 from kb.embedding import Embedder
 from kb.errors import StoreBroken, UnknownKnowledgeBase
 from kb.locks import WRITER
@@ -31,7 +32,8 @@ def everyone(_: Listed) -> bool:
 
 
 class KnowledgeBases:
-    """All knowledge bases of a home, sharing one embedder. Thread-safe."""
+    """All knowledge bases of a home, sharing one embedder; `others` gives those that older ones
+    were made with. Thread-safe."""
 
     def __init__(
         self,
@@ -39,9 +41,11 @@ class KnowledgeBases:
         embedder: Embedder,
         settings: KbSettings,
         clock: Callable[[], float] = time.monotonic,
+        others: Named | None = None,
     ) -> None:
         self.catalog = catalog
         self.embedder = embedder
+        self._others = others
         self._settings = settings
         self._clock = clock
         self._lock = threading.RLock()
@@ -105,7 +109,8 @@ class KnowledgeBases:
         with self._lock:
             kb = self._open.get(one.id)
             if kb is None:
-                kb = self._open[one.id] = KnowledgeBase(one.folder, self.embedder, self._settings)
+                kb = KnowledgeBase(one.folder, self.embedder, self._settings, self._others)
+                self._open[one.id] = kb
             return kb
 
     def _look(self) -> None:

@@ -16,7 +16,7 @@ from app.knowledge import KnowledgeBases
 from app.main import create_app
 from app.settings import AppSettings, EngineSettings
 from kb.catalog import Catalog
-from kb.embedding import open_embedder
+from kb.embedders import Embedders
 from kb.errors import BadConfiguration, VademecumError
 from kb.models import shown
 from kb.settings import Configuration, KbSettings, load
@@ -39,9 +39,10 @@ def serve(configuration: Configuration) -> bool:
             f"[app] host = {app.host!r} can be reached from other machines, and no key exists:"
             " make one first (vademecum keys create NAME --scope chat), or listen on 127.0.0.1"
         )
-    embedder = open_embedder(settings, configuration.home)
+    embedders = Embedders(settings, configuration.home)
+    embedder = embedders.today()
     embedder.queries(["warm"])  # the first call compiles and allocates
-    kb = KnowledgeBases(Catalog(configuration.home), embedder, settings)
+    kb = KnowledgeBases(Catalog(configuration.home), embedder, settings, others=embedders)
     _open(kb)
     peer = HttpEngine(
         engine.url or f"http://{LOOPBACK}:{engine.port}",

@@ -17,7 +17,8 @@ from ingest.service import Service
 from ingest.settings import IngestSettings
 from ingest.worker import Worker
 from kb.catalog import DEFAULT, Catalog, Listed
-from kb.embedding import Embedder, open_embedder
+from kb.embedders import Embedders
+from kb.embedding import Embedder
 from kb.errors import BadConfiguration, BadData, VademecumError
 from kb.ledger import Ledger
 from kb.locks import INGEST, exclusive
@@ -43,8 +44,8 @@ def run() -> None:
     """Follow the folders of every knowledge base until stopped."""
     configuration = load()
     stop = _stop_on_signals()
-    with _prepared(configuration) as (catalog, embedder, kb_settings, settings):
-        service = Service(catalog, embedder, kb_settings, settings, stop)
+    with _prepared(configuration) as (catalog, embedder, others, kb_settings, settings):
+        service = Service(catalog, embedder, kb_settings, settings, stop, others=others)
         service.run(on_ready=lambda: log.info("ingest ready"))
 
 
@@ -53,10 +54,11 @@ def sweep() -> None:
     """Compare the folders with what is known, take over the changes, and end."""
     configuration = load()
     stop = _stop_on_signals()
-    with _prepared(configuration) as (catalog, embedder, kb_settings, settings):
+    with _prepared(configuration) as (catalog, embedder, others, kb_settings, settings):
         for listed in _whole(catalog.all()):
             uploads = catalog.uploads(listed.name)
-            Worker(listed, uploads, embedder, kb_settings, settings, stop).complete()
+            worker = Worker(listed, uploads, embedder, kb_settings, settings, stop, others=others)
+            worker.complete()
             if stop.is_set():
                 raise typer.Exit(1)
         if any(_status(listed)["failed"] for listed in _whole(catalog.all())):
@@ -103,7 +105,7 @@ def main() -> None:
         sys.exit(3 if exit_.code == 2 else exit_.code)
 
 
-Prepared = tuple[Catalog, Embedder, KbSettings, IngestSettings]
+Prepared = tuple[Catalog, Embedder, Embedders, KbSettings, IngestSettings]
 
 
 @contextmanager
@@ -113,7 +115,8 @@ def _prepared(configuration: Configuration) -> Iterator[Prepared]:
     settings = configuration.section("ingest", IngestSettings)
     home = configuration.home
     with exclusive(home / INGEST, f"the home {home.name}"):
-        embedder = open_embedder(kb_settings, home)
+        embedders = Embedders(kb_settings, home)
+        embedder = embedders.today()
         catalog = Catalog(home)
         catalog.clear()
         catalog.migrate()
@@ -121,7 +124,7 @@ def _prepared(configuration: Configuration) -> Iterator[Prepared]:
             docs = home / "docs"
             docs.mkdir(exist_ok=True)
             catalog.add(DEFAULT, embedder.name, int(time.time()), watch=docs)
-        yield catalog, embedder, kb_settings, settings
+        yield catalog, embedder, embedders, kb_settings, settings
 
 
 def _stop_on_signals() -> threading.Event:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ingest.settings import IngestSettings
 from ingest.worker import Worker
 from kb.catalog import Catalog, Listed
+from kb.embedders import Named
 from kb.embedding import Embedder
 from kb.errors import StoreBroken, VademecumError, WriterBusy
 from kb.settings import KbSettings
@@ -33,7 +34,8 @@ class _Followed:
 
 
 class Service:
-    """`run` until `stop` is set. One embedder is shared. `clock` gives seconds of any origin."""
+    """`run` until `stop` is set. One embedder is shared; `others` gives those that older knowledge
+    bases were made with. `clock` gives seconds of any origin."""
 
     def __init__(
         self,
@@ -43,9 +45,11 @@ class Service:
         settings: IngestSettings,
         stop: threading.Event,
         clock: Callable[[], float] = time.monotonic,
+        others: Named | None = None,
     ) -> None:
         self._catalog = catalog
         self._embedder = embedder
+        self._others = others
         self._kb_settings = kb_settings
         self._settings = settings
         self._stop = stop
@@ -91,6 +95,7 @@ class Service:
             self._kb_settings,
             self._settings,
             threading.Event(),
+            others=self._others,
         )
         thread = threading.Thread(target=self._work, args=(worker,), name=f"ingest-{listed.name}")
         self._followed[listed.id] = _Followed(worker, thread, said=said)

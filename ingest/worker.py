@@ -18,12 +18,14 @@ from ingest.compaction import Compactor
 from ingest.intake import Intake
 from ingest.pipeline import Pipeline
 from ingest.presence import Presence
+from ingest.remaking import Remaker, embedder_of
 from ingest.settings import IngestSettings
 from ingest.sweep import Sweeper
 from ingest.turns import Turns
 from ingest.watch import FileEvent, Watcher
 from ingest.writer import Writer, open_writer
 from kb.catalog import Listed
+from kb.embedders import Named
 from kb.embedding import Embedder
 from kb.settings import KbSettings
 
@@ -42,6 +44,7 @@ class _Parts:
     intake: Intake
     sweeper: Sweeper
     turns: Turns
+    remaker: Remaker
     compactor: Compactor
 
 
@@ -54,7 +57,11 @@ def steady() -> Callable[[], float]:
 
 class Worker:
     """`run` follows until `stop` is set; `complete` makes one pass. `clock`: epoch seconds that
-    never jump."""
+    never jump.
+
+    Made with another embedder than `embedder`, the knowledge base is made anew; `others` gives the
+    one that its files need until then.
+    """
 
     def __init__(
         self,
@@ -65,6 +72,7 @@ class Worker:
         settings: IngestSettings,
         stop: threading.Event,
         *,
+        others: Named | None = None,
         clock: Callable[[], float] | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -72,6 +80,7 @@ class Worker:
         self.watching = threading.Event()
         self._uploads = uploads
         self._embedder = embedder
+        self._others = others
         self._kb_settings = kb_settings
         self._settings = settings
         self._clock = clock or steady()
@@ -88,18 +97,25 @@ class Worker:
 
     def run(self) -> None:
         """Follow the folders. Raises WriterBusy, StoreBroken at the start."""
+        while not self._stop.is_set():  # again, each time it was made anew
+            self._follow()
+
+    def _follow(self) -> None:
         with self._open() as parts:
+            self._next_sweep = 0.0  # nobody watched before
             watcher = Watcher(self._wake.set, self._clock)
             watcher.start(self._roots(parts))
             try:
                 self.watching.set()
-                while not self._stop.is_set():
+                while not self._stop.is_set() and not parts.remaker.is_done:
                     self._step(parts, watcher)
             finally:
                 watcher.stop()
 
     def complete(self) -> None:
         """One sweep, and all the work it finds, retries included."""
+        while self._made_anew():
+            pass
         with self._open() as parts:
             self._sweep(parts)
             while not self._stop.is_set():
@@ -111,6 +127,12 @@ class Worker:
             while not self._stop.is_set() and parts.compactor.step():
                 pass
 
+    def _made_anew(self) -> bool:
+        with self._open() as parts:
+            while not self._stop.is_set() and parts.remaker.step():
+                pass
+            return parts.remaker.is_done
+
     def _step(self, parts: _Parts, watcher: Watcher) -> None:
         self._wake.clear()  # before looking, so that nothing that comes meanwhile is slept over
         watcher.tend(self._roots(parts))
@@ -121,7 +143,7 @@ class Worker:
             self._sweep(parts)
         more = parts.turns.turn() or not watcher.events.empty()
         if not more and parts.turns.is_idle:
-            more = parts.compactor.step()
+            more = parts.remaker.step() or parts.compactor.step()
         if not more:
             self._pause(parts, _TICK)
 
@@ -157,11 +179,15 @@ class Worker:
     @contextmanager
     def _open(self) -> Iterator[_Parts]:
         settings = self._settings
-        with open_writer(self.listed, self._embedder.name, self._clock) as writer:
+        with (
+            open_writer(self.listed, self._clock) as writer,
+            closing(self._remaker(writer)) as remaker,
+        ):
             store, ledger = writer.store, writer.ledger
             ledger.hasten(settings.retry_max_seconds)
             presence = Presence(store)
-            pipeline = Pipeline(store, ledger, self._embedder, self._kb_settings, settings)
+            embedder = embedder_of(store, self._embedder, self._others)
+            pipeline = Pipeline(store, ledger, embedder, self._kb_settings, settings)
             with closing(Ahead(pipeline, settings, self._wake.set)) as ahead:
                 yield _Parts(
                     writer,
@@ -175,8 +201,12 @@ class Worker:
                     ),
                     Sweeper(ledger, presence),
                     Turns(writer, pipeline, ahead, presence, settings, self._clock, self._rng),
+                    remaker,
                     Compactor(writer, settings, self._clock, self._wake.is_set),
                 )
+
+    def _remaker(self, writer: Writer) -> Remaker:
+        return Remaker(writer, self._embedder, self._kb_settings, self._settings, self._clock)
 
 
 def _drain(events: "queue.Queue[FileEvent]") -> list[FileEvent]:

@@ -8,16 +8,14 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from kb.catalog import Listed
-from kb.chunking import VERSION as CHUNKER
 from kb.errors import StoreBroken, StoreDown
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.locks import WRITER, exclusive
-from kb.rebuild import swap
-from kb.search import DATABASE, LEXICAL
+from kb.rebuild import clear, renew
+from kb.search import DATABASE, lexical_of
 from kb.store import Store
 
 log = logging.getLogger(__name__)
@@ -42,16 +40,13 @@ class Writer:
 
 
 @contextmanager
-def open_writer(listed: Listed, embedder: str, clock: Callable[[], float]) -> Iterator[Writer]:
-    """Open for writing with vectors from `embedder` (its name).
-
-    Raises WriterBusy, and StoreBroken for a knowledge base made with another embedder.
-    """
+def open_writer(listed: Listed, clock: Callable[[], float]) -> Iterator[Writer]:
+    """Open for writing. Raises WriterBusy, StoreBroken, StoreDown."""
     with exclusive(listed.folder / WRITER, f"knowledge base {listed.name}"):
         store = Store(listed.folder / DATABASE)
         try:
-            _must_fit(store, listed.name, embedder)
-            lexical = _open_lexical(listed.folder / LEXICAL, store)
+            clear(store)
+            lexical = _open_lexical(store)
             try:
                 yield Writer(store, Ledger(store, clock), lexical)
             finally:
@@ -60,32 +55,22 @@ def open_writer(listed: Listed, embedder: str, clock: Callable[[], float]) -> It
             store.close()
 
 
-def _must_fit(store: Store, name: str, embedder: str) -> None:
-    made_with = store.meta("embedder")
-    if made_with != embedder:
-        raise StoreBroken(
-            f"knowledge base {name} was embedded with {made_with}, not with {embedder}:"
-            " set [kb] embedder back, or make a new knowledge base"
-        )
-    if store.meta("chunker") != str(CHUNKER):
-        raise StoreBroken(f"knowledge base {name} was cut by another chunker: make a new one")
-
-
-def _open_lexical(folder: Path, store: Store) -> LexicalIndex:
+def _open_lexical(store: Store) -> LexicalIndex:
     """Open and catch up. What cannot be used is built again from SQLite, beside: on a full disk
     that fails too, and readers keep what they have. Raises StoreDown."""
     try:
-        return _caught_up(folder, store)
+        return _caught_up(store)
     except (StoreBroken, StoreDown) as error:  # StoreDown: tantivy finds out while it writes
         log.warning("%s; it is built again from the database", error)
     try:
-        swap(folder.parent, store)
-        return LexicalIndex(folder, readonly=False)
+        renew(store)
+        return LexicalIndex(lexical_of(store), readonly=False)
     except StoreBroken as error:  # not for good: it is derived
         raise StoreDown(str(error)) from error
 
 
-def _caught_up(folder: Path, store: Store) -> LexicalIndex:
+def _caught_up(store: Store) -> LexicalIndex:
+    folder = lexical_of(store)
     index = LexicalIndex(folder, readonly=False)
     if index.generation > store.generation():
         index.close()

@@ -33,6 +33,7 @@ class Listed:
     watched: tuple[str, ...]
     created_at: int
     problem: str = ""
+    embedder: str = ""
 
 
 class Catalog:
@@ -162,6 +163,7 @@ class Catalog:
                 folder,
                 tuple(Ledger(store).folders()),
                 int(store.meta("created_at") or 0),
+                embedder=store.meta("embedder") or "",
             )
         finally:
             store.close()

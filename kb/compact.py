@@ -19,7 +19,7 @@ from kb.catalog import Listed
 from kb.lexical import LexicalIndex
 from kb.locks import WRITER, exclusive
 from kb.records import Changes
-from kb.search import DATABASE, LEXICAL
+from kb.search import DATABASE, lexical_of
 from kb.sqlite import cut_log, vacuum
 from kb.store import Store
 
@@ -67,7 +67,7 @@ def compact(listed: Listed, now: Callable[[], float]) -> dict[str, int]:
         store = Store(listed.folder / DATABASE)
         try:
             before = dead(store)
-            lexical = LexicalIndex(listed.folder / LEXICAL, readonly=False)
+            lexical = LexicalIndex(lexical_of(store), readonly=False)
             try:
                 lexical.catch_up(store.changes(lexical.generation))
                 for _ in compaction(store, lexical, now):

@@ -1,49 +1,77 @@
-"""Builds a knowledge base's lexical index again from SQLite, beside the old one, and swaps.
+"""Makes a knowledge base's lexical index anew, beside the present one, and switches in one commit.
 
-For an index that `kb.verify` complains about. Takes the writer's lock, so ingest must not run.
+Which folder holds the index is written in the database. So a reader meets the new index together
+with the generation that it belongs to, and never finds none; one that has the old index open
+reads on in it until its next search. Knows nothing of embedders.
 """
 
 import shutil
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from kb.catalog import Listed
 from kb.errors import StoreBroken, StoreDown
 from kb.lexical import LexicalIndex
-from kb.locks import WRITER, exclusive
-from kb.search import DATABASE, LEXICAL
+from kb.records import Changes, Entry
+from kb.search import LEXICAL, lexical_of
 from kb.store import Store
 
+REQUEST = "rebuild.wanted"
+"""In a knowledge base's folder: somebody wants its indexes anew. Whoever writes it next obeys."""
+SLICE = 1000
+"""Passages of one commit to a new index."""
 
-def rebuild(listed: Listed) -> int:
-    """Returns the generation of the fresh index. Raises WriterBusy, StoreBroken.
 
-    A reader that is open keeps reading the old index until the next change.
+def renew(store: Store) -> int:
+    """The index of the passages that live now; for whoever holds the writer's lock.
+
+    Returns the new generation. Raises StoreBroken, StoreDown; then all is as it was.
     """
-    what = f"knowledge base {listed.name} (stop ingest, or `vademecum up`, first): it"
-    with exclusive(listed.folder / WRITER, what):
-        store = Store(listed.folder / DATABASE, readonly=True)
-        try:
-            return swap(listed.folder, store)
-        finally:
-            store.close()
+    return switch(store, _living(store), lambda db, generation: None)
 
 
-def swap(folder: Path, store: Store) -> int:
-    """For whoever holds the writer's lock. If it fails, the old index is untouched."""
-    fresh, old, current = folder / ".lexical-new", folder / ".lexical-old", folder / LEXICAL
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+def switch(
+    store: Store,
+    slices: Iterable[Sequence[Entry]],
+    change: Callable[[sqlite3.Connection, int], None],
+) -> int:
+    """An index of these entries becomes the knowledge base's in the commit that makes `change`
+    (given the connection and the new generation). Returns, and raises, as `renew` does."""
+    generation = store.generation() + 1
+    place = store.file.with_name(f"{LEXICAL}-{generation}")
+    shutil.rmtree(place, ignore_errors=True)  # of a crash
     try:
-        index = LexicalIndex(fresh, readonly=False)
-        try:
-            index.catch_up(store.changes(0))
-        finally:
-            index.close()
+        _fill(place, slices, generation)
+        with store.transaction() as db:
+            store.touch()
+            change(db, generation)
+            store.set_meta("lexical", place.name)
     except (StoreBroken, StoreDown):
-        shutil.rmtree(fresh, ignore_errors=True)  # what is half built fills the disk
+        shutil.rmtree(place, ignore_errors=True)  # what is half built fills the disk
         raise
-    if current.exists():
-        current.rename(old)
-    fresh.rename(current)
-    shutil.rmtree(old, ignore_errors=True)
-    return index.generation
+    return generation
+
+
+def clear(store: Store) -> None:
+    """Remove what a switch left behind: every lexical index but the one that is in use."""
+    current = lexical_of(store)
+    for folder in current.parent.glob(f"{LEXICAL}*"):
+        if folder != current:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fill(place: Path, slices: Iterable[Sequence[Entry]], generation: int) -> None:
+    index = LexicalIndex(place, readonly=False)
+    try:
+        for entries in slices:
+            index.catch_up(Changes(0, tuple(entries)))
+        index.catch_up(Changes(generation))
+    finally:
+        index.close()
+
+
+def _living(store: Store) -> Iterator[tuple[Entry, ...]]:
+    after, upto = 0, store.generation()
+    while entries := store.entries(after, upto, SLICE):
+        yield entries
+        after = entries[-1].id

@@ -128,13 +128,14 @@ class Changes:
     """What an index takes over to reach `generation`: entries to add, chunk ids to forget.
 
     `fresh`: it is so far behind that what to forget is no longer known. It forgets everything, and
-    `added` is all there is.
+    `added` is all there is. `embedder` made all living vectors.
     """
 
     generation: int
     added: tuple[Entry, ...] = ()
     removed: tuple[int, ...] = ()
     fresh: bool = False
+    embedder: str = ""
 
 
 def page_at(pages: tuple[int, ...], offset: int) -> int | None:

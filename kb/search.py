@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from kb.dense import EXACT, DenseIndex, as_codes
+from kb.embedders import Named
 from kb.embedding import Embedder
 from kb.errors import NotYet, StoreBroken
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
-from kb.records import Found, Hit, shown_name
+from kb.records import Changes, Found, Hit, shown_name
 from kb.settings import KbSettings
 from kb.store import Row, Store, chunk_of, context
 from kb.words import content_words, words
@@ -34,24 +35,34 @@ _FAR = 20_000  # changed passages that are not taken over one by one
 _TRIES = 3  # searches of one question while a writer keeps committing
 
 
-class KnowledgeBase:
-    """One knowledge base, opened for reading. Thread-safe."""
+def lexical_of(store: Store) -> Path:
+    """Where a knowledge base's lexical index is; it moves when it is made anew."""
+    return store.file.with_name(store.meta("lexical") or LEXICAL)
 
-    def __init__(self, folder: Path, embedder: Embedder, settings: KbSettings) -> None:
+
+class KnowledgeBase:
+    """One knowledge base, opened for reading. Thread-safe.
+
+    It may be made anew with another embedder while it is open; `others` then gives that one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        embedder: Embedder,
+        settings: KbSettings,
+        others: Named | None = None,
+    ) -> None:
         self.store = Store(folder / DATABASE, readonly=True)
         self.ledger = Ledger(self.store)
         self.id = self.store.meta("id") or ""
         self.name = folder.name
         self._embedder = embedder
+        self._others = others
         self._settings = settings
-        made_with = self.store.meta("embedder")
-        if made_with != embedder.name:
-            raise StoreBroken(
-                f"knowledge base {self.name} was embedded with {made_with}, not with"
-                f" {embedder.name}: set [kb] embedder back, or make a new knowledge base"
-            )
         self._dense = self._filled()
-        self._lexical = LexicalIndex(folder / LEXICAL)
+        self._place = lexical_of(self.store)
+        self._lexical = LexicalIndex(self._place)
         self._lock = threading.Lock()
         self.catch_up()
 
@@ -66,30 +77,71 @@ class KnowledgeBase:
         self._wait_for(at_least)
         with self._lock:
             generation = self.store.generation()
-            if self._dense.generation < generation:
+            while self._dense.generation < generation:
                 if self.store.is_far(self._dense.generation, _FAR):
                     self._dense = self._filled()
                 else:
-                    self._dense.catch_up(self.store.changes(self._dense.generation))
+                    self._take(self.store.changes(self._dense.generation))
             if self._lexical.generation < generation:
-                self._lexical.reload()
+                self._follow_lexical()
             return self._dense.generation
 
+    def _take(self, changes: Changes) -> None:
+        """Vectors of another embedder begin an index of their own."""
+        if changes.embedder == self._embedder.name:
+            self._dense.catch_up(changes)
+        else:
+            self._dense = self._filled()
+
     def _filled(self) -> DenseIndex:
-        """The dense index anew from the store, slice by slice."""
+        """The dense index anew from the store, slice by slice, for the embedder that it names."""
+        generation, name = self._made_with()
+        if name != self._embedder.name:
+            if self._others is None:
+                raise StoreBroken(
+                    f"knowledge base {self.name} was embedded with {name}, not with"
+                    f" {self._embedder.name}"
+                )
+            self._embedder = self._others(name)
         index = DenseIndex(self._embedder.dimensions, EXACT)
-        generation = self.store.generation()
         for ids, vectors in self.store.vectors(generation, _SLICE):
             index.add(np.asarray(ids, np.int64), as_codes(vectors))
         index.filled_to(generation)
         return index
 
+    def _made_with(self) -> tuple[int, str]:
+        """The generation, and the embedder that was the knowledge base's at that one."""
+        while True:
+            generation = self.store.generation()
+            name = self.store.meta("embedder") or ""
+            if self.store.generation() == generation:
+                return generation, name
+
+    def _follow_lexical(self) -> None:
+        """See the last commit, in the index that the store names; it may move meanwhile."""
+        while True:
+            place = lexical_of(self.store)
+            try:
+                if place == self._place:
+                    self._lexical.reload()
+                else:
+                    self._lexical, self._place = LexicalIndex(place), place
+            except StoreBroken:
+                if lexical_of(self.store) == place:
+                    raise
+            if lexical_of(self.store) == place:
+                return
+
     def search(
         self, question: str, k: int = 8, *, min_generation: int = 0, mode: Mode = "hybrid"
     ) -> Found:
         """The `k` best living passages for a question."""
-        vector = self._embedder.queries([question])[0]
-        return self.search_vector(question, vector, k, min_generation=min_generation, mode=mode)
+        found = None
+        while found is None:
+            embedder = self._embedder
+            vector = embedder.queries([question])[0]
+            found = self._settled(question, vector, embedder, k, min_generation, mode)
+        return found
 
     def search_vector(
         self,
@@ -100,11 +152,29 @@ class KnowledgeBase:
         min_generation: int = 0,
         mode: Mode = "hybrid",
     ) -> Found:
-        """`search` with the question's vector, shape (dimensions,), already at hand."""
+        """`search` with the question's vector, shape (dimensions,), already at hand.
+
+        Raises NotYet if the knowledge base was made anew with another embedder just now.
+        """
+        found = self._settled(question, vector, self._embedder, k, min_generation, mode)
+        if found is None:
+            raise NotYet(f"knowledge base {self.name} has another embedder now: ask again")
+        return found
+
+    def _settled(
+        self,
+        question: str,
+        vector: npt.NDArray[np.float32],
+        embedder: Embedder,
+        k: int,
+        min_generation: int,
+        mode: Mode,
+    ) -> Found | None:
+        """None if `embedder`, which made the vector, is no longer the knowledge base's."""
         for _ in range(_TRIES):
-            found = self._once(question, vector, k, min_generation, mode)
+            found = self._once(question, vector, embedder, k, min_generation, mode)
             # A commit meanwhile may have retired a passage whose successor was not looked at.
-            if self.store.generation() == found.generation:
+            if found is None or self.store.generation() == found.generation:
                 break
         return found
 
@@ -112,13 +182,16 @@ class KnowledgeBase:
         self,
         question: str,
         vector: npt.NDArray[np.float32],
+        embedder: Embedder,
         k: int,
         min_generation: int,
         mode: Mode,
-    ) -> Found:
+    ) -> Found | None:
         generation = self.catch_up(min_generation)
         n = max(k, self._settings.candidates)
         with self._lock:
+            if embedder is not self._embedder:
+                return None
             dense = dict(self._dense.search(vector, n)) if mode != "lexical" else {}
             lexical = dict(self._lexical.search(words(question), n)) if mode != "dense" else {}
             missing = [i for i in lexical if i not in dense]

@@ -176,6 +176,7 @@ class Store:
             try:
                 generation = self.generation()
                 fresh = since < int(self.meta("purged") or 0)
+                embedder = self.meta("embedder") or ""
                 added = self.rows(
                     f"{_ENTRIES} AND c.seq > ? ORDER BY c.id", (-1 if fresh else since,)
                 )
@@ -185,7 +186,7 @@ class Store:
             finally:
                 db.execute("COMMIT")
         forget = () if fresh else tuple(r["id"] for r in removed)
-        return Changes(generation, tuple(map(_entry, added)), forget, fresh)
+        return Changes(generation, tuple(map(_entry, added)), forget, fresh, embedder)
 
     def entries(self, after: int, upto: int, limit: int) -> tuple[Entry, ...]:
         """Living chunks of generation `upto` and older whose ids are above `after`, by id."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from kb.catalog import Listed
 from kb.errors import StoreBroken
 from kb.lexical import LexicalIndex
-from kb.search import DATABASE, LEXICAL
+from kb.search import DATABASE, lexical_of
 from kb.store import Store
 
 SHOWN = 5
@@ -35,7 +35,7 @@ def verify(
             *chunks_match_their_text(store),
             *vectors_are_whole(store, dimensions),
             *life_is_consistent(store),
-            *index_agrees(store, listed.folder / LEXICAL, sleep=sleep),
+            *_index_agrees(store, sleep),
         ]
     finally:
         store.close()
@@ -79,15 +79,16 @@ def vectors_are_whole(store: Store, dimensions: int | None) -> list[str]:
 
 
 def life_is_consistent(store: Store) -> list[str]:
-    """No living chunk of a dead document, no dead chunk of a living one, no document without its
-    file, nothing newer than the generation."""
+    """No living chunk of a dead document, no dead chunk of a living one (but those from before it
+    was made anew), no document without its file, nothing newer than the generation."""
     orphans = store.rows(
         "SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document_id"
         " WHERE c.dead_seq IS NULL AND d.dead_seq IS NOT NULL"
     )
     lost = store.rows(
         "SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document_id"
-        " WHERE c.dead_seq IS NOT NULL AND d.dead_seq IS NULL"
+        " WHERE c.dead_seq > ? AND d.dead_seq IS NULL",
+        (int(store.meta("remade") or 0),),
     )
     fileless = store.rows(
         "SELECT id FROM documents WHERE dead_seq IS NULL AND file_id NOT IN (SELECT id FROM files)"
@@ -102,6 +103,15 @@ def life_is_consistent(store: Store) -> list[str]:
         *_told("document {} is alive and belongs to no file", (r["id"] for r in fileless)),
         *_told("chunk {} is newer than the knowledge base's generation", (r["id"] for r in ahead)),
     ]
+
+
+def _index_agrees(store: Store, sleep: Callable[[float], None]) -> list[str]:
+    """The index that is in use; again if another took its place meanwhile."""
+    while True:
+        place = lexical_of(store)
+        problems = index_agrees(store, place, sleep=sleep)
+        if not problems or lexical_of(store) == place:
+            return problems
 
 
 def index_agrees(

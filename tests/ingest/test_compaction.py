@@ -30,9 +30,7 @@ def writer(home: Home, clock: Clock) -> Iterator[Writer]:
     home.write("a.md", "a bongo, and more of it")
     home.sweep()
     with ExitStack() as stack:
-        opened = stack.enter_context(
-            open_writer(home.catalog.get("handbook"), home.embedder.name, clock)
-        )
+        opened = stack.enter_context(open_writer(home.catalog.get("handbook"), clock))
         opened.store.set_meta("compacted_at", str(clock.now))
         yield opened
 

@@ -3,57 +3,31 @@
 import logging
 import shutil
 import time
-from pathlib import Path
 
 import pytest
 
 from ingest.writer import open_writer
 from kb.embedding import FakeEmbedder
-from kb.errors import StoreBroken, WriterBusy
-from kb.search import DATABASE
-from kb.store import Store
+from kb.errors import WriterBusy
 from tests.ingest.homes import Home, eventually, files_of
 
 
 def test_a_second_writer_is_refused(home: Home) -> None:
     listed = home.catalog.get("handbook")
-    name = home.embedder.name
     with (
-        open_writer(listed, name, time.time),
+        open_writer(listed, time.time),
         pytest.raises(WriterBusy, match=r"knowledge base handbook is in use by process \d+"),
-        open_writer(listed, name, time.time),
+        open_writer(listed, time.time),
     ):
         pass
-    with open_writer(listed, name, time.time):
+    with open_writer(listed, time.time):
         pass
-
-
-def test_another_embedder_is_refused_and_other_knowledge_bases_go_on(
-    home: Home, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "other").mkdir()
-    home.catalog.add("alien", "some-other-model", 1, watch=tmp_path / "other")
-    with pytest.raises(StoreBroken, match="embedded with some-other-model, not with fake-64"):
-        home.worker("alien").complete()
-    kb = home.kb()
-    with home.following():
-        home.write("a.md", "an okapi")
-        eventually(lambda: files_of(kb, "okapi") == ["a.md"])
-    assert caplog.text.count("knowledge base alien was embedded with") == 1
-
-
-def test_passages_of_two_chunkers_never_stand_side_by_side(home: Home) -> None:
-    store = Store(home.catalog.get("handbook").folder / DATABASE)
-    store.set_meta("chunker", "1")
-    store.close()
-    with pytest.raises(StoreBroken, match="handbook was cut by another chunker"):
-        home.worker("handbook").complete()
 
 
 def test_a_writer_elsewhere_is_waited_for(home: Home, caplog: pytest.LogCaptureFixture) -> None:
     kb = home.kb()
     home.write("a.md", "an okapi")
-    with open_writer(home.catalog.get("handbook"), home.embedder.name, time.time) as writer:
+    with open_writer(home.catalog.get("handbook"), time.time) as writer:
         with home.following():
             pass
         assert "is in use by process" in caplog.text

@@ -12,6 +12,7 @@ from kb.embedding import FakeEmbedder
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.records import Changes, Chunk, Entry, Hit, Parsed, Piece
+from kb.remake import note, wanted
 from kb.search import DATABASE, LEXICAL, KnowledgeBase
 from kb.settings import KbSettings
 from kb.store import Store, context
@@ -66,7 +67,7 @@ class Base:
         folder.mkdir(parents=True, exist_ok=True)
         self.embedder = FakeEmbedder(dimensions)
         self.store = Store(folder / DATABASE)
-        self.store.set_meta("embedder", self.embedder.name)
+        note(self.store, wanted(self.embedder.name, KbSettings()))
         self.store.set_meta("id", "vs_test")
         self.ledger = Ledger(self.store)
         self.lexical = LexicalIndex(folder / LEXICAL, readonly=False)

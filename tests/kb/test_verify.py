@@ -5,9 +5,7 @@ from pathlib import Path
 import pytest
 
 from kb.catalog import Catalog, Listed
-from kb.errors import WriterBusy
-from kb.locks import WRITER, exclusive
-from kb.rebuild import rebuild
+from kb.rebuild import renew
 from kb.search import DATABASE, LEXICAL
 from kb.verify import SHOWN, index_agrees, verify
 from tests.kb.bases import Base
@@ -97,7 +95,7 @@ def test_an_index_that_lost_or_kept_too_much_is_noticed_and_rebuilt(
     problems = verify(whole)
     assert any("is missing from the lexical index" in line for line in problems)
     assert any("which is not alive" in line for line in problems)
-    assert rebuild(whole) == base.store.generation()
+    assert renew(base.store) == base.store.generation()
     assert verify(whole) == []
 
 
@@ -127,18 +125,3 @@ def test_a_damaged_database_is_noticed(whole: Listed, base: Base) -> None:
 def test_a_commit_that_reaches_the_index_late_is_waited_for(whole: Listed, base: Base) -> None:
     base.put("late.md", "Comes a moment later.", publish=False)
     assert index_agrees(base.store, whole.folder / LEXICAL, sleep=lambda _: base.publish()) == []
-
-
-def test_rebuilding_beside_a_writer_is_refused(whole: Listed) -> None:
-    with (
-        exclusive(whole.folder / WRITER, "it"),
-        pytest.raises(WriterBusy, match="stop ingest"),
-    ):
-        rebuild(whole)
-
-
-def test_an_open_reader_lives_through_a_rebuild(whole: Listed, base: Base) -> None:
-    reader = base.reader()
-    base.lexical.close()
-    rebuild(whole)
-    assert reader.search("fluids", mode="lexical").hits
