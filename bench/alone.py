@@ -36,7 +36,7 @@ def alone(more: Mapping[str, str] | None = None) -> Iterator[Target]:
             (home / "models").symlink_to(models.resolve())
         settings = {
             "VADEMECUM_HOME": folder,
-            "VADEMECUM_APP__PORT": str(free_port()),
+            "VADEMECUM_APP__PORT": str(free_port("127.0.0.1")),
             "VADEMECUM_ENGINE__URL": "http://127.0.0.1:9",  # nobody answers there, nobody asks
             **(more or {}),
         }

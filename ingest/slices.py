@@ -11,6 +11,8 @@ from ingest.pipeline import Draft, Passage
 
 _LEAST = 4
 _MOST = 1024
+_CALM = 3
+"""How many times longer a load's calls are while no fresh file comes."""
 _OVERHEAD = 8
 """What a passage costs beside its tokens."""
 
@@ -24,11 +26,12 @@ class Slices:
         self._pool: list[Passage] = []
         self._pooled: set[Draft] = set()
 
-    def next(self, drafts: Sequence[Draft]) -> list[Passage]:
-        """Passages that have no vector yet, of these drafts; empty when none is left."""
+    def next(self, drafts: Sequence[Draft], *, calm: bool = False) -> list[Passage]:
+        """Passages that have no vector yet, of these drafts; empty when none is left. While it is
+        `calm`, a load's calls are longer: larger ones are more efficient."""
         alone = sorted((d for d in drafts if not d.file.bulk), key=lambda d: -d.file.changed_at)
         missing = chain.from_iterable(map(_missing, alone))
-        return self._take(missing) or self._of_bulk(drafts)
+        return self._take(missing, 1) or self._of_bulk(drafts, _CALM if calm else 1)
 
     def is_gathering(self, draft: Draft) -> bool:
         """Whether a draft of a bulk load waits for the load's next pool."""
@@ -44,7 +47,7 @@ class Slices:
         speed = _cost(passages) / max(seconds, 1e-6)
         self._per_second = (self._per_second + speed) / 2 if self._per_second else speed
 
-    def _of_bulk(self, drafts: Sequence[Draft]) -> list[Passage]:
+    def _of_bulk(self, drafts: Sequence[Draft], times: int) -> list[Passage]:
         """From a pool that is used up before the next one begins: a file's short passages would
         otherwise wait for all longer ones that are still to come."""
         living = set(drafts)
@@ -53,19 +56,19 @@ class Slices:
             self._pooled = {draft for draft in drafts if draft.file.bulk}
             passages = chain.from_iterable(map(_missing, self._pooled))
             self._pool = sorted(passages, key=lambda passage: passage.cost)
-        taken = self._take(reversed(self._pool))
+        taken = self._take(reversed(self._pool), times)
         del self._pool[len(self._pool) - len(taken) :]
         return taken
 
-    def _take(self, passages: Iterable[Passage]) -> list[Passage]:
-        room = self._per_second * self._seconds
+    def _take(self, passages: Iterable[Passage], times: int) -> list[Passage]:
+        room = self._per_second * self._seconds * times
         out: list[Passage] = []
         longest = 0
         for passage in passages:
             longest = max(longest, passage.cost)
             # In one call, every passage costs what the longest does.
             full = (len(out) + 1) * (longest + _OVERHEAD) > room
-            if len(out) >= _MOST or (full and len(out) >= _LEAST):
+            if len(out) >= _MOST or (full and len(out) >= _LEAST * times):
                 break
             out.append(passage)
         return out

@@ -29,6 +29,8 @@ _STORED_AT_ONCE = 32
 """Files of a bulk load in one commit, so that it stays short."""
 _PATIENCE = 0.05
 """Seconds that an embedding call waits for a file that came alone and is just being read."""
+_CALM_AFTER = 20.0
+"""Seconds without a file that came alone, after which a load's embedding calls may be longer."""
 _UNKNOWN = Stamp(0, 0)
 """The version of a file that the next sweep shall find changed, so that it is tried again."""
 
@@ -55,6 +57,7 @@ class Turns:
         self._rng = rng
         self._drafts: list[Draft] = []
         self._slices = Slices(settings.turn_seconds)
+        self._fresh_at = float("-inf")
 
     def turn(self) -> bool:
         """Do some work and publish it. Returns whether there is more to do right now."""
@@ -107,6 +110,7 @@ class Turns:
         for file, result in self._ahead.done(_PATIENCE if self._drafts else 0.0):
             if isinstance(result, Draft):
                 self._drafts.append(result)
+                self._fresh_at = self._fresh_at if file.bulk else self._clock()
             elif isinstance(result, FileNotFoundError | NotADirectoryError):
                 gone.append(file)
             elif isinstance(result, Exception):
@@ -141,10 +145,10 @@ class Turns:
 
     def _embed(self) -> None:
         """One embedding call."""
-        passages = self._slices.next(self._drafts)
+        started = self._clock()
+        passages = self._slices.next(self._drafts, calm=started - self._fresh_at > _CALM_AFTER)
         if not passages:
             return
-        started = self._clock()
         try:
             self._pipeline.embed(passages)
         except Exception as error:

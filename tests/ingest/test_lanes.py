@@ -160,6 +160,15 @@ def test_a_call_takes_about_as_many_passages_as_fit_into_a_turn() -> None:
     assert 40 <= len(slices.next([load])) <= 60
 
 
+def test_calls_of_a_load_are_longer_while_it_is_calm_and_those_of_fresh_files_are_not() -> None:
+    slices = Slices(0.1)
+    load = draft(file("bulk", bulk=True), *[5] * 40)
+    assert len(embed(slices.next([load], calm=True))) == 12
+    assert len(embed(slices.next([load]))) == 4
+    fresh = draft(file("fresh"), *[5] * 20)
+    assert len(slices.next([load, fresh], calm=True)) == 4
+
+
 def test_passages_of_files_that_are_no_longer_wanted_are_left_out() -> None:
     slices = Slices(1.0)
     load = [draft(file(f"f{n}", bulk=True), 5, 5, 5, 5) for n in range(3)]
