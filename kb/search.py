@@ -18,7 +18,7 @@ import numpy.typing as npt
 from kb.dense import DenseIndex
 from kb.embedders import Named
 from kb.embedding import Embedder
-from kb.errors import NotYet, StoreBroken
+from kb.errors import EmbedderDown, ModelBroken, ModelNotFound, NotYet, StoreBroken
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.records import Changes, Found, Hit, shown_name
@@ -89,14 +89,15 @@ class KnowledgeBase:
             self._use(changes.embedder)
 
     def _use(self, name: str) -> None:
-        """Begin a dense index for the embedder of this name."""
+        """Begin a dense index for the embedder of this name. Raises StoreBroken if it is gone."""
         if name != self._embedder.name:
+            what = f"knowledge base {self.name} was embedded with {name}"
             if self._others is None:
-                raise StoreBroken(
-                    f"knowledge base {self.name} was embedded with {name}, not with"
-                    f" {self._embedder.name}"
-                )
-            self._embedder = self._others(name)
+                raise StoreBroken(f"{what}, not with {self._embedder.name}")
+            try:
+                self._embedder = self._others(name)
+            except (ModelNotFound, ModelBroken, EmbedderDown) as error:
+                raise StoreBroken(f"{what}, and has to be made anew: {error}") from error
         self._dense = DenseIndex(self._embedder.dimensions)
 
     def _follow_lexical(self) -> None:
