@@ -10,7 +10,7 @@ from kb.embedders import Named
 from kb.embedding import Embedder
 from kb.errors import EmbedderDown, ModelBroken, ModelNotFound, Transient
 from kb.rebuild import REQUEST, renew
-from kb.remake import Remake, made, note, progress, wanted
+from kb.remake import Remake, forget, made, note, progress, wanted
 from kb.settings import KbSettings
 from kb.store import Store
 
@@ -48,8 +48,10 @@ class Remaker:
         self._go_on_at = 0.0
         self._say_at = 0.0
         self._is_other = made(self._store, self._today) != self._today
-        if not self._is_other and self._store.meta("chunk_tokens") is None:
-            note(self._store, self._today)
+        if not self._is_other:
+            forget(self._store)
+            if self._store.meta("chunk_tokens") is None:
+                note(self._store, self._today)
 
     def step(self) -> bool:
         """Do one short step if one is wanted. Returns whether another may follow at once."""

@@ -18,7 +18,7 @@ from kb.store import Store
 
 REQUEST = "rebuild.wanted"
 """In a knowledge base's folder: somebody wants its indexes anew. Whoever writes it next obeys."""
-SLICE = 1000
+SLICE = 5000
 """Passages of one commit to a new index."""
 
 

@@ -75,6 +75,11 @@ def progress(store: Store) -> dict[str, Any] | None:
     }
 
 
+def forget(store: Store) -> None:
+    """Throw away what gathered: nothing is to be made anew any more."""
+    discard(store.file.with_name(FILE))
+
+
 @dataclass(frozen=True, slots=True)
 class _New:
     """A gathered passage with its text, and the id that it will have."""
@@ -126,7 +131,7 @@ class Remake:
         slices = ([_entry(new) for new in news] for news in self._news())
         generation = switch(self._store, slices, self._replace)
         self.close()
-        discard(self._store.file.with_name(FILE))
+        forget(self._store)
         return generation
 
     def _replace(self, db: sqlite3.Connection, generation: int) -> None:

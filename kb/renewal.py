@@ -12,7 +12,7 @@ from kb.errors import UnknownKnowledgeBase, WriterBusy
 from kb.gathered import Recipe
 from kb.locks import WRITER, exclusive
 from kb.rebuild import REQUEST, clear, renew
-from kb.remake import Remake, made
+from kb.remake import Remake, forget, made
 from kb.search import DATABASE
 from kb.store import Store
 
@@ -51,6 +51,7 @@ def _alone(folder: Path, today: Recipe, embedders: Embedders) -> int:
     store = Store(folder / DATABASE)
     try:
         if made(store, today) == today:
+            forget(store)
             generation = renew(store)
         else:
             generation = Remake(store, today, embedders(today.embedder)).finish()

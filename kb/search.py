@@ -18,7 +18,7 @@ import numpy.typing as npt
 from kb.dense import EXACT, DenseIndex, as_codes
 from kb.embedders import Named
 from kb.embedding import Embedder
-from kb.errors import NotYet, StoreBroken
+from kb.errors import EmbedderDown, ModelBroken, ModelNotFound, NotYet, StoreBroken
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.records import Changes, Found, Hit, shown_name
@@ -94,15 +94,17 @@ class KnowledgeBase:
             self._dense = self._filled()
 
     def _filled(self) -> DenseIndex:
-        """The dense index anew from the store, slice by slice, for the embedder that it names."""
+        """The dense index anew from the store, slice by slice, for the embedder that it names.
+        Raises StoreBroken if that is gone."""
         generation, name = self._made_with()
         if name != self._embedder.name:
+            what = f"knowledge base {self.name} was embedded with {name}"
             if self._others is None:
-                raise StoreBroken(
-                    f"knowledge base {self.name} was embedded with {name}, not with"
-                    f" {self._embedder.name}"
-                )
-            self._embedder = self._others(name)
+                raise StoreBroken(f"{what}, not with {self._embedder.name}")
+            try:
+                self._embedder = self._others(name)
+            except (ModelNotFound, ModelBroken, EmbedderDown) as error:
+                raise StoreBroken(f"{what}, and has to be made anew: {error}") from error
         index = DenseIndex(self._embedder.dimensions, EXACT)
         for ids, vectors in self.store.vectors(generation, _SLICE):
             index.add(np.asarray(ids, np.int64), as_codes(vectors))

@@ -45,7 +45,7 @@ async def metrics(request: Request, caller: Chatting) -> Response:
 def _knowledge(kb: KnowledgeBases) -> tuple[bool, bool]:
     """Whether a knowledge base can be searched, and whether ingest follows one.
 
-    One that was made a moment ago, or that another embedder made, does not make the rest unready.
+    One that was made a moment ago, or whose embedder is gone, does not make the rest unready.
     """
     try:
         return bool(kb.all()), any(is_followed(one) for one in kb.listed())

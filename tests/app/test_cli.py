@@ -98,6 +98,28 @@ def test_rebuild_repairs_an_index_that_verify_complains_about(
     assert vademecum("kb", "verify", "handbook").stdout == "clean\n"
 
 
+def test_rebuild_after_another_embedder_was_set_makes_all_anew(
+    vademecum: Vademecum, handbook: Path
+) -> None:
+    other = {"VADEMECUM_KB__EMBEDDER": "fake:32"}
+
+    def ask() -> tuple[str, int]:
+        done = vademecum("kb", "search", "handbook", "opens", "--json", **other)
+        found = json.loads(done.stdout)
+        return found["hits"][0]["filename"], found["generation"]
+
+    assert ask() == ("hours.md", 1)
+    assert json.loads(vademecum("kb", "rebuild", "handbook", "--json", **other).stdout) == {
+        "generation": 2
+    }
+    stats = vademecum.json("kb", "stats", "handbook")
+    assert (stats["embedder"], stats["lexical_generation"], stats["remaking"]) == (
+        *("fake-32", 2, None),
+    )
+    assert ask() == ("hours.md", 2)
+    assert vademecum("kb", "verify", "handbook").stdout == "clean\n"
+
+
 def test_stats_tell_what_is_dead_and_compact_removes_it(
     vademecum: Vademecum, handbook: Path
 ) -> None:

@@ -148,6 +148,20 @@ def test_files_wait_while_the_embedder_that_made_it_is_gone(
     assert verify(home.catalog.get("handbook"), 32) == []
 
 
+def test_one_that_was_begun_is_forgotten_when_the_embedder_is_set_back(
+    home: Home, reader: KnowledgeBase, others: Embedders
+) -> None:
+    worker = home.worker(embedder=Gated())
+    worker._others = others
+    worker.complete()
+    assert progress(reader.store) is not None
+    generation = reader.store.generation()
+    home.sweep()
+    assert progress(reader.store) is None
+    assert reader.store.generation() == generation
+    assert verify(home.catalog.get("handbook"), 64) == []
+
+
 def test_another_chunker_makes_it_anew_and_embeds_nothing_that_is_cut_as_before(
     home: Home, reader: KnowledgeBase
 ) -> None:
