@@ -1,10 +1,10 @@
 """How the scores of the two halves of a search become one. Pure; knows no index.
 
 Reciprocal ranks throw the scores away, and lose to the better half where the other is much weaker.
-Here a half weighs what its scores say (docs/decisions/011-hybrid-quality.md).
+Here the words speak as loudly as the best passage holds of what was asked, and the vectors decide
+the rest (docs/decisions/011-hybrid-quality.md).
 """
 
-import math
 from collections.abc import Iterable, Mapping
 
 _MOST = 2.2
@@ -17,20 +17,20 @@ def fuse(
     rarity: Iterable[float],
     dense_weight: float,
 ) -> dict[int, float]:
-    """A score for every candidate of `cosines`; 0 is the best cosine without a word in common.
+    """A score for every candidate of `cosines`; the best cosine without a word in common has 0.
 
     `lexical` are BM25 scores of those that share words with the question, and `rarity` the inverse
     document frequency of each of its words, those that no passage holds included.
 
-    Scaled to the best BM25 alone, the lexical half would speak as loudly where it found one common
-    word as where it found all (a question in another language!); scaled to the most that the
-    question could reach, it would be too quiet where questions are long. Halfway, geometrically,
-    lies what served every collection. Differences of cosines keep their meaning across questions.
+    BM25 is scaled to the most that the question could reach, not to its best: else a question in
+    another language, of which one common word is found, would be decided by that word. Where the
+    best passage reaches much of it (the name of a law and an article's number), so much less
+    do the cosines weigh. Differences of cosines keep their meaning across questions.
     """
-    most = max(lexical.values(), default=0.0)
-    scale = math.sqrt(most * _MOST * sum(rarity)) or 1.0
+    ideal = _MOST * sum(rarity) or 1.0
+    found = min(max(lexical.values(), default=0.0) / ideal, 1.0)
     nearest = max(cosines.values(), default=0.0)
     return {
-        i: lexical.get(i, 0.0) / scale + dense_weight * (cosine - nearest)
+        i: lexical.get(i, 0.0) / ideal + dense_weight * (1.0 - found) * (cosine - nearest)
         for i, cosine in cosines.items()
     }
