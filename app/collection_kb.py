@@ -6,6 +6,7 @@ that was interrupted goes on where it stopped. Knows nothing of queries or score
 
 import hashlib
 import random
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from app.collection import Collection, Passage
 from kb.chunking import VERSION as CHUNKER
 from kb.chunking import chunk
 from kb.embedding import Embedder, LocalEmbedder
+from kb.errors import StoreBroken
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.locks import WRITER, exclusive
@@ -56,6 +58,8 @@ def build(
                     _add(store, "ingest_seconds", clock() - began)
                 _measure_raw(store, collection.passages, embedder, report, clock)
                 store.set_meta("complete", "1")
+            else:
+                _index(store, folder / LEXICAL)
         finally:
             store.close()
     return folder
@@ -135,7 +139,11 @@ def _add(store: Store, key: str, value: float) -> None:
 
 
 def _index(store: Store, folder: Path) -> None:
-    index = LexicalIndex(folder, readonly=False)
+    try:
+        index = LexicalIndex(folder, readonly=False)
+    except StoreBroken:  # of another version's words: it is derived
+        shutil.rmtree(folder)
+        index = LexicalIndex(folder, readonly=False)
     try:
         if index.generation < store.generation():
             index.catch_up(store.changes(index.generation))

@@ -13,11 +13,15 @@ import tantivy
 
 from kb.errors import StoreBroken, StoreDown
 from kb.records import Changes
-from kb.words import words
+from kb.words import VERSION, words
 
 _HEAP = 64_000_000
-_CONTEXT_BOOST = 0.5
-"""Weight of a word in title or heading beside one in the text."""
+_CONTEXT = 3
+"""How often a word of title or heading counts beside one of the text: a title says what all of its
+document is about, and names it (docs/decisions/011-hybrid-quality.md)."""
+_MARKER = f"marker_{VERSION}"
+"""Named after the version of the words: an index of others has another schema, cannot be opened,
+and is built again."""
 
 
 class LexicalIndex:
@@ -97,18 +101,17 @@ class LexicalIndex:
         for chunk_id in changes.removed:
             writer.delete_documents_by_query(self._is(chunk_id))
         for entry in changes.added:
-            document = tantivy.Document(
-                context=" ".join(words(entry.context)), text=" ".join(words(entry.text))
-            )
+            held = words(entry.context) * _CONTEXT + words(entry.text)
+            document = tantivy.Document(text=" ".join(held))
             document.add_unsigned("id", entry.id)
             writer.add_document(document)
-        writer.delete_documents_by_term("marker", "generation")
-        marker = tantivy.Document(marker="generation")
+        writer.delete_documents_by_term(_MARKER, "generation")
+        marker = tantivy.Document(**{_MARKER: "generation"})
         marker.add_unsigned("generation", changes.generation)
         writer.add_document(marker)
 
     def search(self, query: Sequence[str], k: int) -> list[tuple[int, float]]:
-        """`query` is the words of the question (see `kb.words.words`); any of them may match."""
+        """`query` is the words of the question (see `kb.words`); any of them may match."""
         if not query or k <= 0:
             return []
         found = self._searcher.search(self._any_of(query), k, count=False).hits
@@ -140,15 +143,10 @@ class LexicalIndex:
 
     def _any_of(self, query: Sequence[str]) -> tantivy.Query:
         schema = self._index.schema
-        clauses = []
-        for word in query:
-            in_context = tantivy.Query.term_query(schema, "context", word, "freq")
-            clauses.append(
-                (tantivy.Occur.Should, tantivy.Query.term_query(schema, "text", word, "freq"))
-            )
-            clauses.append(
-                (tantivy.Occur.Should, tantivy.Query.boost_query(in_context, _CONTEXT_BOOST))
-            )
+        clauses = [
+            (tantivy.Occur.Should, tantivy.Query.term_query(schema, "text", word, "freq"))
+            for word in query
+        ]
         return tantivy.Query.boolean_query(clauses)
 
     def _is(self, chunk_id: int) -> tantivy.Query:
@@ -156,7 +154,7 @@ class LexicalIndex:
         return tantivy.Query.term_query(self._index.schema, "id", chunk_id, "basic")
 
     def _marked(self) -> int:
-        query = tantivy.Query.term_query(self._index.schema, "marker", "generation", "basic")
+        query = tantivy.Query.term_query(self._index.schema, _MARKER, "generation", "basic")
         hits = self._searcher.search(query, 1, count=False).hits
         if not hits:
             return 0
@@ -167,8 +165,7 @@ class LexicalIndex:
 def _schema() -> tantivy.Schema:
     builder = tantivy.SchemaBuilder()
     builder.add_unsigned_field("id", indexed=True, fast=True)
-    builder.add_text_field("context", tokenizer_name="whitespace", index_option="freq")
     builder.add_text_field("text", tokenizer_name="whitespace", index_option="freq")
-    builder.add_text_field("marker", tokenizer_name="raw", index_option="basic")
+    builder.add_text_field(_MARKER, tokenizer_name="raw", index_option="basic")
     builder.add_unsigned_field("generation", fast=True)
     return builder.build()

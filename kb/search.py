@@ -19,6 +19,7 @@ from kb.dense import EXACT, DenseIndex, as_codes
 from kb.embedders import Named
 from kb.embedding import Embedder
 from kb.errors import EmbedderDown, ModelBroken, ModelNotFound, NotYet, StoreBroken
+from kb.fusion import fuse
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.records import Changes, Found, Hit, shown_name
@@ -191,15 +192,20 @@ class KnowledgeBase:
     ) -> Found | None:
         generation = self.catch_up(min_generation)
         n = max(k, self._settings.candidates)
+        # A question of nothing but common words ("The Who") still means them.
+        asked = content_words(question) or list(dict.fromkeys(words(question)))
         with self._lock:
             if embedder is not self._embedder:
                 return None
             dense = dict(self._dense.search(vector, n)) if mode != "lexical" else {}
-            lexical = dict(self._lexical.search(words(question), n)) if mode != "dense" else {}
+            lexical = dict(self._lexical.search(asked, n)) if mode != "dense" else {}
             missing = [i for i in lexical if i not in dense]
             cosines = dense | self._dense.cosines(vector, missing)
-            rarity = self._lexical.rarity(content_words(question))
-        scores = _fuse(cosines, lexical, mode, self._settings.dense_weight)
+            rarity = self._lexical.rarity(asked)
+        if mode == "hybrid":
+            scores = fuse(cosines, lexical, rarity.values(), self._settings.dense_weight)
+        else:
+            scores = cosines if mode == "dense" else lexical
         ranked = sorted(scores, key=lambda i: -scores[i])
         alive = self._alive(ranked, k)
         hits = tuple(
@@ -237,7 +243,7 @@ class KnowledgeBase:
 
 
 def merge(founds: Sequence[Found], k: int) -> Found:
-    """The best `k` hits of several knowledge bases. Scores of `_fuse` are relative to a knowledge
+    """The best `k` hits of several knowledge bases. Fused scores are relative to a knowledge
     base's own best, so the hits are compared by cosine and by how well their words match."""
     if len(founds) == 1:
         return founds[0]
@@ -255,25 +261,6 @@ def merge(founds: Sequence[Found], k: int) -> Found:
 def _background(ranked: Sequence[int], cosines: dict[int, float]) -> float | None:
     far = [cosines[i] for i in ranked[20:40] if i in cosines]
     return sum(far) / len(far) if len(far) == 20 else None
-
-
-def _fuse(
-    cosines: dict[int, float], lexical: dict[int, float], mode: Mode, weight: float
-) -> dict[int, float]:
-    """Score-aware fusion: BM25 scaled to its best, plus the weighted distance to the best cosine.
-
-    Reciprocal ranks lose to the better half where one half is much weaker; absolute cosine
-    differences keep their meaning across queries (docs/decisions/003-fusion.md).
-    """
-    if mode == "dense":
-        return cosines
-    if mode == "lexical":
-        return lexical
-    top = max(lexical.values(), default=1.0)
-    best = max(cosines.values(), default=0.0)
-    return {
-        i: lexical.get(i, 0.0) / top + weight * (cosine - best) for i, cosine in cosines.items()
-    }
 
 
 def _hit(row: Row, score: float, cosine: float, lexical: float, rarity: dict[str, float]) -> Hit:

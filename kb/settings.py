@@ -43,8 +43,8 @@ class KbSettings(Section):
     """Upper size of a chunk, in estimated tokens (the embedder reads 512 at most)."""
     candidates: Annotated[int, Field(ge=10, le=1000)] = 64
     """How many candidates each half of the hybrid search contributes."""
-    dense_weight: Annotated[float, Field(ge=0, le=1000)] = 32.0
-    """Weight of (cosine - best cosine) beside the normalised lexical score."""
+    dense_weight: Annotated[float, Field(ge=0, le=1000)] = 7.0
+    """Weight of the cosines beside the words (`kb.fusion`)."""
 
 
 @dataclass(frozen=True, slots=True)

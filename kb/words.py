@@ -12,8 +12,13 @@ from functools import lru_cache
 import rjieba
 import Stemmer
 
+from kb import articles
+
+VERSION = 2
+"""Raise it when the same text gives other words. 2: articles' numbers."""
+
 CJK = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_RUN = re.compile(rf"[{CJK}]+|[^\W_{CJK}]+(?:(?<=[0-9])[.,][0-9]+)*")
+_RUN = re.compile(rf"[{CJK}]+|§[0-9a-z.-]*[0-9a-z]|[^\W_{CJK}]+(?:(?<=[0-9])[.,][0-9]+)*")
 _CJK = re.compile(f"[{CJK}]")
 _BREAK = re.compile(r"""[。！？；]+[”’」』）]*|(?<![.!?])[.!?]+["'”’)\]]*(?=\s|$)|\n""")
 # The lookbehind keeps a long row of dots (a table of contents) from being tried at each dot.
@@ -42,10 +47,11 @@ def words(text: str) -> list[str]:
     """All words in order: lower case, width-normalised, English stemmed, Chinese segmented.
 
     Chinese compounds come with their parts (`cut_for_search`), so a query for a part finds the
-    whole. Decimals stay one word (`2.5`).
+    whole. Decimals stay one word (`2.5`). The number of an article is one word in both languages
+    (`第三十三条` is `§33`; `Article 33` is `articl`, `33`, `§33`).
     """
     out: list[str] = []
-    for match in _RUN.finditer(unicodedata.normalize("NFKC", text).lower()):
+    for match in _RUN.finditer(articles.marked(unicodedata.normalize("NFKC", text).lower())):
         run = match.group()
         if _CJK.match(run):
             out.extend(rjieba.cut_for_search(run))

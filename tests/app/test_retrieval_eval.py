@@ -180,6 +180,18 @@ def test_a_second_run_embeds_nothing_and_tells_the_first_ones_speed(
     store.close()
 
 
+def test_other_words_make_the_lexical_index_anew_and_embed_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection, second = read(folder), CountingEmbedder()
+    build(collection, FakeEmbedder(64), SETTINGS, tmp_path, lambda message: None)
+    monkeypatch.setattr("kb.lexical._MARKER", "marker_of_tomorrow")
+    made = build(collection, second, SETTINGS, tmp_path, lambda message: None)
+    report = evaluate(collection, made, FakeEmbedder(64), SETTINGS)
+    assert second.seen == 0
+    assert report["modes"]["lexical"]["recall@10"] > 0.5
+
+
 def test_an_interrupted_run_goes_on_where_it_stopped(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

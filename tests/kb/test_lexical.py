@@ -117,15 +117,39 @@ def test_an_english_question_finds_other_forms_of_its_words(writer: LexicalIndex
     assert found(writer, "When does the EMPLOYER pay?") == [1]
 
 
-def test_title_and_heading_are_found_but_weigh_less(writer: LexicalIndex) -> None:
+def test_what_is_named_in_the_title_stands_above_what_only_mentions_it(
+    writer: LexicalIndex,
+) -> None:
     writer.catch_up(
         added(
             1,
-            entry(1, "nothing of the kind here", heading="Aspirin"),
-            entry(2, "nothing of aspirin here now"),
+            entry(1, "taken with aspirin, aspirin adds to its effect"),
+            entry(2, "nothing of its name is said here", heading="Aspirin"),
         )
     )
     assert found(writer, "aspirin") == [2, 1]
+
+
+@pytest.mark.parametrize("question", ["劳动法第三条", "劳动法第3条的内容"])
+def test_the_article_that_a_question_names_is_found_first(
+    writer: LexicalIndex, question: str
+) -> None:
+    laws = [(law, n) for law in ("劳动法", "刑法") for n in "一二三四五"]
+    entries = (
+        entry(i, f"本法依照劳动法第{n}条。", heading=f"{law} 第{n}条")
+        for i, (law, n) in enumerate(laws)
+    )
+    writer.catch_up(added(1, *entries))
+    assert laws[found(writer, question)[0]] == ("劳动法", "三")
+
+
+def test_an_index_of_other_words_cannot_be_opened_and_so_is_built_again(
+    folder: Path, writer: LexicalIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.close()
+    monkeypatch.setattr("kb.lexical._MARKER", "marker_0")
+    with pytest.raises(StoreBroken, match="cannot be opened"):
+        LexicalIndex(folder)
 
 
 def test_a_rare_word_counts_more_than_a_common_one(writer: LexicalIndex) -> None:

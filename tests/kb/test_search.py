@@ -13,7 +13,7 @@ from kb.dense import DenseIndex, Vector
 from kb.embedding import FakeEmbedder
 from kb.errors import NotYet, StoreBroken
 from kb.records import Changes, Found
-from kb.search import DATABASE, KnowledgeBase, Mode, _background, _fuse, merge
+from kb.search import DATABASE, KnowledgeBase, Mode, _background, merge
 from kb.settings import KbSettings
 from tests.kb.bases import FOLDER, Base, Clock, hit
 
@@ -238,39 +238,7 @@ def test_a_question_of_any_shape_is_searched(base: Base, mode: Mode) -> None:
         reader.search(question, mode=mode)
 
 
-# -- fusion --------------------------------------------------------------------------------------
-
-
-def test_best_of_both_halves_scores_one_and_wins() -> None:
-    scores = _fuse({1: 0.9, 2: 0.8, 3: 0.7}, {1: 12.0, 3: 6.0}, "hybrid", 32.0)
-    assert scores[1] == 1.0 == max(scores.values())
-
-
-def test_a_passage_that_the_lexical_half_does_not_list_counts_zero_there() -> None:
-    scores = _fuse({1: 0.9, 2: 0.8}, {2: 3.0}, "hybrid", 10.0)
-    assert scores == pytest.approx({1: 0.0, 2: 1.0 - 1.0})
-
-
-def test_fusion_of_nothing_is_nothing() -> None:
-    assert all(_fuse({}, {}, mode, 32.0) == {} for mode in MODES)
-
-
-def test_fusion_does_not_depend_on_the_scale_of_bm25() -> None:
-    cosines, lexical = {1: 0.9, 2: 0.85, 3: 0.8}, {2: 4.0, 3: 8.0}
-    larger = {i: 100 * s for i, s in lexical.items()}
-    assert _fuse(cosines, lexical, "hybrid", 32.0) == pytest.approx(
-        _fuse(cosines, larger, "hybrid", 32.0)
-    )
-
-
-def test_a_better_half_never_lowers_a_score() -> None:
-    rng = np.random.default_rng(5)
-    for _ in range(100):
-        cosines = {i: float(c) for i, c in enumerate(rng.uniform(0.5, 0.8, 6))} | {9: 0.9}
-        lexical = {i: float(s) for i, s in enumerate(rng.uniform(0, 5, 4))} | {9: 9.0}
-        before = _fuse(cosines, lexical, "hybrid", 32.0)
-        assert _fuse(cosines | {2: cosines[2] + 0.05}, lexical, "hybrid", 32.0)[2] > before[2]
-        assert _fuse(cosines, lexical | {2: lexical[2] + 1}, "hybrid", 32.0)[2] > before[2]
+# -- several, and the background -----------------------------------------------------------------
 
 
 def test_merging_keeps_the_best_of_all() -> None:

@@ -46,7 +46,7 @@ def test_a_decimal_stays_one_word(number: str) -> None:
 
 
 def test_a_number_joined_to_a_word_by_a_dot_is_a_word_of_its_own() -> None:
-    assert words("Art.5") == words("Art. 5") == ["art", "5"]
+    assert words("No.5") == words("No. 5") == ["no", "5"]
 
 
 def test_a_version_stays_one_word() -> None:
