@@ -1,6 +1,6 @@
 """Is a knowledge base whole? Checks what must always hold between text, chunks, vectors and index.
 
-Reads only; repairs nothing (`vademecum kb rebuild` builds the derived index again). Returns
+Reads only; repairs nothing (`vademecum kb rebuild` makes the derived index anew). Returns
 sentences for people, none of them meaning that all is well.
 """
 
