@@ -13,7 +13,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 export VADEMECUM_HOME
 
-.PHONY: up test soak fast lint bench lock setup clean
+.PHONY: up test soak fast lint bench bench-kb lock setup clean
 
 up: $(READY)
 	@$(BIN)/python examples/seed.py "$(VADEMECUM_HOME)"
@@ -41,6 +41,10 @@ bench: $(READY)
 	$(BIN)/python -m bench.sample
 	$(BIN)/python -m bench.overhead
 	$(BIN)/python -m bench.freshness
+
+# Of the knowledge base, with nothing running: every figure of docs/benchmarks.md that is its own.
+bench-kb: $(READY)
+	$(BIN)/python -m bench.kb
 
 setup: $(READY)
 

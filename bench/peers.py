@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -247,6 +248,8 @@ def main() -> None:
     arguments.add_argument("--passages", type=int, default=3000)
     arguments.add_argument("--queries", type=int, default=300)
     options = arguments.parse_args()
+    if not (find_spec("txtai") and find_spec("llama_index")):
+        raise SystemExit("txtai and LlamaIndex are not installed: see the head of bench/peers.py")
     data = Path(os.environ.get("VADEMECUM_DATA", "../shared/data"))
     configuration = load()
     settings = configuration.section("kb", KbSettings)

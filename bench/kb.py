@@ -1,0 +1,54 @@
+"""Every figure of the knowledge base, benchmark after benchmark: tables, then one JSON document.
+
+    python -m bench.kb [--only finding,scale]
+
+Takes some hours on two quiet cores, most of them for embedding, which is kept for the next time.
+`--only` names some of them. One that fails is named in the JSON, and does not keep the others.
+VADEMECUM_DATA names the folder of collections.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from typing import Any
+
+BENCHES: dict[str, tuple[str, ...]] = {
+    "encode": (),
+    "ingest_rate": (),
+    "freshness": ("--alone", "--bulk", "3000"),
+    "finding": (),
+    "scale": (),
+    "formats": (),
+    "peers": (),  # wants txtai and LlamaIndex; says what to install
+}
+
+
+def run(name: str) -> Any:
+    """Its tables as they come; returns the JSON document that it prints last."""
+    command = [sys.executable, "-m", f"bench.{name}", *BENCHES[name]]
+    print(f"\n== {' '.join(command[1:])}", flush=True)
+    last = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("{"):
+                last = line
+            else:
+                print(line, end="", flush=True)
+    if process.returncode:
+        return {"failed": f"{' '.join(command[1:])} ended with {process.returncode}"}
+    return json.loads(last)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    arguments.add_argument("--only", default=",".join(BENCHES))
+    names = arguments.parse_args().only.split(",")
+    if unknown := [name for name in names if name not in BENCHES]:
+        raise SystemExit(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHES)}")
+    print(json.dumps({name: run(name) for name in names}, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()
