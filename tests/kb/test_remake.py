@@ -191,10 +191,8 @@ def test_what_is_written_replaced_and_deleted_meanwhile_is_as_it_is_at_the_end(
     work.finish()
     reader = KnowledgeBase(full.folder, FakeEmbedder(32), KbSettings(), others)
     assert all_found(reader) == {*TEXTS, "newer.md"} - {"1.md"}
-    assert [h.chunk.text for h in reader.search("replaced", 2).hits] == [
-        "The okapi was replaced.",
-        "The okapi was replaced too.",
-    ] or len(reader.search("replaced", 2).hits) == 2
+    texts = {h.chunk.text for h in reader.search("replaced", 100).hits if h.lexical}
+    assert texts == {"The okapi was replaced.", "The okapi was replaced too."}
     assert known(full) == before
     assert verify(listed(full), 32) == []
     reader.close()
