@@ -25,8 +25,7 @@ SEED = secrets.randbits(32)
 FILES = 20
 SETTINGS = {
     "VADEMECUM_INGEST__SETTLE_SECONDS": "0",
-    "VADEMECUM_INGEST__BATCH_PASSAGES": "1",
-    "VADEMECUM_INGEST__TURN_SECONDS": "0.2",  # so that it takes many small steps
+    "VADEMECUM_INGEST__TURN_SECONDS": "0.005",  # so that it takes many small steps
 }
 
 
