@@ -3,7 +3,8 @@
     python -m bench.encode [--json] [--passages 200] [--rounds 3]
 
 The same passages (stard and obliqa, half each, of VADEMECUM_DATA) through the bundled embedder, one
-way after the other, round by round: medians of processor seconds, and the lowest cosine to float32.
+way after the other, round by round: medians of processor seconds, the lowest cosine to float32, and
+how long one question takes (wall time, ten in each round).
 The converted weights are kept where the server keeps them, under the home.
 """
 
@@ -18,13 +19,14 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from bench.server import parser, show
+from bench.server import parser, percentiles, show
 from kb import int8
 from kb.models import locate
 from kb.settings import load
 
 DATA = Path(os.environ.get("VADEMECUM_DATA", "../shared/data"))
 MODEL = "bundled:multilingual-e5-small"
+QUESTION = "query: 试用期最长多久 labour contract"
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8")
 
 
@@ -41,6 +43,13 @@ def encode(model: SentenceTransformer, texts: list[str]) -> tuple[Any, float]:
     begun = time.process_time()
     vectors = model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
     return vectors.astype("float32"), time.process_time() - begun
+
+
+def ask(model: SentenceTransformer) -> float:
+    """Seconds that one question takes."""
+    begun = time.perf_counter()
+    model.encode(QUESTION, show_progress_bar=False)
+    return time.perf_counter() - begun
 
 
 def processor() -> list[str]:
@@ -67,11 +76,13 @@ def main() -> None:
     texts = [t for c in ("stard", "obliqa") for t in passages(c, options.passages // 2)]
     exact, _ = encode(models["torch float32"], texts)
     spent: dict[str, list[float]] = {name: [] for name in models}
+    questions: dict[str, list[float]] = {name: [] for name in models}
     cosine: dict[str, float] = {}
     for _ in range(options.rounds):
         for name, model in models.items():
             vectors, seconds = encode(model, texts)
             spent[name].append(seconds)
+            questions[name] += [ask(model) for _ in range(10)]
             cosine[name] = float((vectors * exact).sum(axis=1).min())
     base = statistics.median(spent["torch float32"])
     rows = [
@@ -80,6 +91,8 @@ def main() -> None:
             "passages per processor second": round(len(texts) / statistics.median(times), 1),
             "beside float32": round(base / statistics.median(times), 2),
             "lowest cosine": round(cosine[name], 5),
+            "question p50 ms": percentiles(questions[name])["p50"],
+            "question p95 ms": percentiles(questions[name])["p95"],
         }
         for name, times in spent.items()
     ]

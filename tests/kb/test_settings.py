@@ -144,7 +144,6 @@ def test_settings_are_frozen() -> None:
         KbSettings().candidates = 12
 
 
-@pytest.mark.skipif(not EXAMPLE.exists(), reason="the example file is not written yet")
 def test_the_example_file_holds_the_defaults_of_every_room(tmp_path: Path) -> None:
     write(tmp_path, EXAMPLE.read_text(encoding="utf-8"))
     config = load({}, tmp_path)
