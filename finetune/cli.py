@@ -1,15 +1,46 @@
-"""The `finetune` command line: says plainly that this room is not built yet."""
+"""The `finetune` command line: reads the configuration, calls one module, prints what it returns.
+
+Exit codes: 0 done, 1 failed, 2 the gate said no, 3 bad configuration or data.
+"""
 
 import sys
+from pathlib import Path
+from typing import Annotated
 
-MESSAGE = """finetune: training is not part of this version.
-The server answers with the base model that [engine] model names. CHANGELOG.md says what is."""
+import typer
+
+from kb.errors import BadConfiguration, BadData, VademecumError
+
+cli = typer.Typer(
+    help="Train the model of a field, and prove it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[Path, typer.Argument(help="A YAML file; see docs/finetuning.md.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="key=value over the file's.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+@cli.callback()
+def _group() -> None:
+    """A group also while it has one command."""
 
 
 def main() -> int:
-    """Entry point. Always 1: there is nothing that could be done."""
-    print(MESSAGE, file=sys.stderr)
-    return 1
+    """Entry point; turns errors into one line and the right exit code."""
+    try:
+        cli(standalone_mode=False)
+    except (BadConfiguration, BadData) as error:
+        sys.stderr.write(f"{error}\n")
+        return 3
+    except VademecumError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except typer.Exit as error:
+        return error.exit_code
+    return 0
 
 
 if __name__ == "__main__":
