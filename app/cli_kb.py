@@ -10,10 +10,10 @@ from app.output import AsJson, say, show
 from kb.catalog import Catalog, Listed
 from kb.compact import dead
 from kb.embedding import identity
+from kb.layout import DATABASE, lexical_of
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.remake import progress
-from kb.search import DATABASE, lexical_of
 from kb.settings import KbSettings, load
 from kb.store import Store
 

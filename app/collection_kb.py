@@ -16,11 +16,12 @@ from kb.chunking import VERSION as CHUNKER
 from kb.chunking import chunk
 from kb.embedding import Embedder, LocalEmbedder
 from kb.errors import StoreBroken
+from kb.feed import Feed
+from kb.layout import DATABASE, LEXICAL
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.locks import WRITER, exclusive
 from kb.records import Parsed
-from kb.search import DATABASE, LEXICAL
 from kb.settings import KbSettings
 from kb.store import Store, to_embed
 
@@ -146,7 +147,7 @@ def _index(store: Store, folder: Path) -> None:
         index = LexicalIndex(folder, readonly=False)
     try:
         if index.generation < store.generation():
-            index.catch_up(store.changes(index.generation))
+            index.catch_up(Feed(store).changes(index.generation))
     finally:
         index.close()
 

@@ -24,8 +24,8 @@ from bench.alone import alone
 from bench.pace import paced
 from bench.server import Target, parser, percentiles, show, target
 from kb.catalog import DEFAULT, Catalog, Listed
+from kb.layout import DATABASE
 from kb.ledger import Ledger
-from kb.search import DATABASE
 from kb.store import Store
 
 SENTENCE = (

@@ -25,7 +25,7 @@ from ingest.settings import IngestSettings
 from ingest.worker import Worker
 from kb.catalog import DEFAULT, Catalog
 from kb.embedding import Embedder, LocalEmbedder, open_embedder
-from kb.search import DATABASE
+from kb.layout import DATABASE
 from kb.settings import KbSettings, load
 from kb.store import Store, to_embed
 

@@ -30,10 +30,12 @@ from bench.evidence import sample
 from bench.server import parser, percentiles, show
 from kb.chunking import chunk
 from kb.embedding import Embedder, open_embedder
+from kb.feed import Feed
+from kb.layout import DATABASE, LEXICAL
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.records import Parsed, Piece
-from kb.search import DATABASE, LEXICAL, KnowledgeBase
+from kb.search import KnowledgeBase
 from kb.settings import KbSettings, load
 from kb.store import Store, to_embed
 
@@ -94,7 +96,7 @@ class Vademecum:
                 piece = Piece(0, len(cut.text), cut.text, "")
                 self._store.put_document(file.id, "", parsed, [piece], vector.reshape(1, -1))
                 self._ledger.completed(file, size=len(cut.text), mtime_ns=0)
-        self._lexical.catch_up(self._store.changes(before))
+        self._lexical.catch_up(Feed(self._store).changes(before))
         self._reader.catch_up()
 
     def change(self, cut: Cut) -> None:

@@ -30,10 +30,12 @@ from bench.server import parser, show
 from kb.chunking import VERSION as CHUNKER
 from kb.dense import as_codes
 from kb.embedding import Embedder, FakeEmbedder, identity, open_embedder
+from kb.feed import Feed
+from kb.layout import DATABASE, LEXICAL
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.records import Parsed
-from kb.search import DATABASE, LEXICAL, KnowledgeBase, Mode
+from kb.search import KnowledgeBase, Mode
 from kb.settings import KbSettings, load
 from kb.store import Store
 
@@ -90,7 +92,7 @@ def build(folder: Path, embedder: str, vectors: npt.NDArray[Any]) -> None:
     store.set_meta("chunker", str(CHUNKER))
     put(store, list(statutes()), vectors)
     index = LexicalIndex(folder / LEXICAL, readonly=False)
-    index.catch_up(store.changes(0))
+    index.catch_up(Feed(store).changes(0))
     index.close()
     store.close()
 
@@ -122,7 +124,7 @@ def change(folder: Path) -> int:
         "SELECT vector FROM chunks WHERE dead_seq IS NULL ORDER BY id LIMIT ?", [count]
     )
     put(store, texts, floats([row["vector"] for row in rows]))
-    index.catch_up(store.changes(index.generation))
+    index.catch_up(Feed(store).changes(index.generation))
     index.close()
     store.close()
     return count
@@ -190,7 +192,7 @@ def recall(folder: Path, texts: list[str], vectors: Vectors) -> dict[str, float]
     counts, since many paragraphs of the law stand in several statutes."""
     store = Store(folder / DATABASE, readonly=True)
     best = np.full((len(vectors), 0), 0, np.float32)
-    for _, rows in store.vectors(store.generation(), 50_000):
+    for _, rows in Feed(store).vectors(store.generation(), 50_000):
         best = np.hstack([best, vectors @ floats(rows).T])
         best = -np.sort(-best, axis=1)[:, :K]
     embedder = NamedOnly(store.meta("embedder") or "", vectors.shape[1])

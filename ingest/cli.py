@@ -20,9 +20,9 @@ from kb.catalog import DEFAULT, Catalog, Listed
 from kb.embedders import Embedders
 from kb.embedding import Embedder
 from kb.errors import BadConfiguration, BadData, VademecumError
+from kb.layout import DATABASE
 from kb.ledger import Ledger
 from kb.locks import INGEST, exclusive
-from kb.search import DATABASE
 from kb.settings import Configuration, KbSettings, load
 from kb.store import Store
 

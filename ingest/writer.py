@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from kb.catalog import Listed
 from kb.errors import StoreBroken, StoreDown
+from kb.feed import Feed
+from kb.layout import DATABASE, lexical_of
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.locks import WRITER, exclusive
 from kb.rebuild import clear, renew
-from kb.search import DATABASE, lexical_of
 from kb.store import Store
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class Writer:
         Raises StoreDown when it cannot be written or has been damaged; opening again mends it.
         """
         if self.lexical.generation != self.store.generation():
-            self.lexical.catch_up(self.store.changes(self.lexical.generation))
+            self.lexical.catch_up(Feed(self.store).changes(self.lexical.generation))
         return self.lexical.generation
 
 
@@ -77,7 +78,7 @@ def _caught_up(store: Store) -> LexicalIndex:
         raise StoreBroken(f"the lexical index {folder.name} is ahead of the database")
     try:
         if index.generation < store.generation():
-            index.catch_up(store.changes(index.generation))
+            index.catch_up(Feed(store).changes(index.generation))
     except StoreDown:
         index.close()
         raise

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from kb.chunking import VERSION as CHUNKER
 from kb.errors import AlreadyExists, BadData, StoreBroken, StoreDown, UnknownKnowledgeBase
+from kb.layout import DATABASE
 from kb.ledger import Ledger
 from kb.locks import CATALOG, held
-from kb.search import DATABASE
 from kb.settings import nearest
 from kb.store import Store
 

@@ -16,10 +16,11 @@ import sqlite3
 from collections.abc import Callable, Iterator
 
 from kb.catalog import Listed
+from kb.feed import Feed
+from kb.layout import DATABASE, lexical_of
 from kb.lexical import LexicalIndex
 from kb.locks import WRITER, exclusive
 from kb.records import Changes
-from kb.search import DATABASE, lexical_of
 from kb.sqlite import cut_log, vacuum
 from kb.store import Store
 
@@ -69,10 +70,10 @@ def compact(listed: Listed, now: Callable[[], float]) -> dict[str, int]:
             before = dead(store)
             lexical = LexicalIndex(lexical_of(store), readonly=False)
             try:
-                lexical.catch_up(store.changes(lexical.generation))
+                lexical.catch_up(Feed(store).changes(lexical.generation))
                 for _ in compaction(store, lexical, now):
                     pass
-                lexical.catch_up(store.changes(lexical.generation))
+                lexical.catch_up(Feed(store).changes(lexical.generation))
             finally:
                 lexical.close()
             return before
@@ -116,7 +117,7 @@ def _until(store: Store, work: Callable[[sqlite3.Connection], bool]) -> Iterator
 
 def _rewrite(store: Store, lexical: LexicalIndex, cutoff: int) -> Iterator[None]:
     after = 0
-    while entries := store.entries(after, cutoff, _PASSAGES):
+    while entries := Feed(store).entries(after, cutoff, _PASSAGES):
         ids = tuple(entry.id for entry in entries)
         lexical.catch_up(Changes(lexical.generation, entries, ids))
         after = ids[-1]

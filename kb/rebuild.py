@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from kb.errors import StoreBroken, StoreDown
+from kb.feed import Feed
+from kb.layout import LEXICAL, lexical_of
 from kb.lexical import LexicalIndex
 from kb.records import Changes, Entry
-from kb.search import LEXICAL, lexical_of
 from kb.store import Store
 
 REQUEST = "rebuild.wanted"
@@ -72,6 +73,6 @@ def _fill(place: Path, slices: Iterable[Sequence[Entry]], generation: int) -> No
 
 def _living(store: Store) -> Iterator[tuple[Entry, ...]]:
     after, upto = 0, store.generation()
-    while entries := store.entries(after, upto, SLICE):
+    while entries := Feed(store).entries(after, upto, SLICE):
         yield entries
         after = entries[-1].id

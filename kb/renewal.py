@@ -10,10 +10,10 @@ from kb.catalog import Listed
 from kb.embedders import Embedders
 from kb.errors import UnknownKnowledgeBase, WriterBusy
 from kb.gathered import Recipe
+from kb.layout import DATABASE
 from kb.locks import WRITER, exclusive
 from kb.rebuild import REQUEST, clear, renew
 from kb.remake import Remake, forget, made
-from kb.search import DATABASE
 from kb.store import Store
 
 _POLL = 0.2

@@ -1,44 +1,32 @@
 """KnowledgeBase: what a reader does with a question. Catch up, retrieve, fuse, keep the living.
 
-A write is seen by the next search: the generation is compared first (microseconds), and what
-changed is taken over. Candidates that are dead in SQLite are dropped last, so that a deleted or
-replaced passage cannot be returned, whatever an index still holds. Knows nothing of prompts.
+The indexes are at the store's generation first (`kb.following`). Candidates that are dead in SQLite
+are dropped last, so that a deleted or replaced passage cannot be returned, whatever an index still
+holds. Knows nothing of prompts.
 """
 
 import json
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from kb.dense import EXACT, DenseIndex, as_codes
 from kb.embedders import Named
 from kb.embedding import Embedder
-from kb.errors import EmbedderDown, ModelBroken, ModelNotFound, NotYet, StoreBroken
+from kb.errors import NotYet
+from kb.following import Following
 from kb.fusion import fuse
+from kb.layout import DATABASE
 from kb.ledger import Ledger
-from kb.lexical import LexicalIndex
-from kb.records import Changes, Found, Hit, shown_name
+from kb.records import Found, Hit, shown_name
 from kb.settings import KbSettings
 from kb.store import Row, Store, chunk_of, context
 from kb.words import content_words, words
 
 Mode = Literal["hybrid", "dense", "lexical"]
-DATABASE = "knowledge.db"
-LEXICAL = "lexical"
-_PATIENCE = 2.0  # seconds that a search waits for the generation it was asked for
-_SLICE = 10_000  # vectors read at once, so that opening needs little memory beside the index
-_FAR = 20_000  # changed passages that are not taken over one by one
 _TRIES = 3  # searches of one question while a writer keeps committing
-
-
-def lexical_of(store: Store) -> Path:
-    """Where a knowledge base's lexical index is; it moves when it is made anew."""
-    return store.file.with_name(store.meta("lexical") or LEXICAL)
 
 
 class KnowledgeBase:
@@ -58,82 +46,19 @@ class KnowledgeBase:
         self.ledger = Ledger(self.store)
         self.id = self.store.meta("id") or ""
         self.name = folder.name
-        self._embedder = embedder
-        self._others = others
         self._settings = settings
-        self._dense = self._filled()
-        self._place = lexical_of(self.store)
-        self._lexical = LexicalIndex(self._place)
-        self._lock = threading.Lock()
+        self.following = Following(self.store, embedder, others)
         self.catch_up()
 
     def close(self) -> None:
         self.store.close()
 
     def catch_up(self, at_least: int = 0) -> int:
-        """Bring both indexes to the store's generation and return it.
+        """See every commit up to now, and at least this generation; returns the one reached.
 
-        Waits up to two seconds for generation `at_least`; raises NotYet after that.
+        Waits up to two seconds; raises NotYet after that.
         """
-        self._wait_for(at_least)
-        with self._lock:
-            generation = self.store.generation()
-            while self._dense.generation < generation:
-                if self.store.is_far(self._dense.generation, _FAR):
-                    self._dense = self._filled()
-                else:
-                    self._take(self.store.changes(self._dense.generation))
-            if self._lexical.generation < generation:
-                self._follow_lexical()
-            return self._dense.generation
-
-    def _take(self, changes: Changes) -> None:
-        """Vectors of another embedder begin an index of their own."""
-        if changes.embedder == self._embedder.name:
-            self._dense.catch_up(changes)
-        else:
-            self._dense = self._filled()
-
-    def _filled(self) -> DenseIndex:
-        """The dense index anew from the store, slice by slice, for the embedder that it names.
-        Raises StoreBroken if that is gone."""
-        generation, name = self._made_with()
-        if name != self._embedder.name:
-            what = f"knowledge base {self.name} was embedded with {name}"
-            if self._others is None:
-                raise StoreBroken(f"{what}, not with {self._embedder.name}")
-            try:
-                self._embedder = self._others(name)
-            except (ModelNotFound, ModelBroken, EmbedderDown) as error:
-                raise StoreBroken(f"{what}, and has to be made anew: {error}") from error
-        index = DenseIndex(self._embedder.dimensions, EXACT)
-        for ids, vectors in self.store.vectors(generation, _SLICE):
-            index.add(np.asarray(ids, np.int64), as_codes(vectors))
-        index.filled_to(generation)
-        return index
-
-    def _made_with(self) -> tuple[int, str]:
-        """The generation, and the embedder that was the knowledge base's at that one."""
-        while True:
-            generation = self.store.generation()
-            name = self.store.meta("embedder") or ""
-            if self.store.generation() == generation:
-                return generation, name
-
-    def _follow_lexical(self) -> None:
-        """See the last commit, in the index that the store names; it may move meanwhile."""
-        while True:
-            place = lexical_of(self.store)
-            try:
-                if place == self._place:
-                    self._lexical.reload()
-                else:
-                    self._lexical, self._place = LexicalIndex(place), place
-            except StoreBroken:
-                if lexical_of(self.store) == place:
-                    raise
-            if lexical_of(self.store) == place:
-                return
+        return self.following.catch_up(at_least)
 
     def search(
         self, question: str, k: int = 8, *, min_generation: int = 0, mode: Mode = "hybrid"
@@ -141,7 +66,7 @@ class KnowledgeBase:
         """The `k` best living passages for a question."""
         found = None
         while found is None:
-            embedder = self._embedder
+            embedder = self.following.embedder
             vector = embedder.queries([question])[0]
             found = self._settled(question, vector, embedder, k, min_generation, mode)
         return found
@@ -159,7 +84,7 @@ class KnowledgeBase:
 
         Raises NotYet if the knowledge base was made anew with another embedder just now.
         """
-        found = self._settled(question, vector, self._embedder, k, min_generation, mode)
+        found = self._settled(question, vector, self.following.embedder, k, min_generation, mode)
         if found is None:
             raise NotYet(f"knowledge base {self.name} has another embedder now: ask again")
         return found
@@ -194,14 +119,15 @@ class KnowledgeBase:
         n = max(k, self._settings.candidates)
         # A question of nothing but common words ("The Who") still means them.
         asked = content_words(question) or list(dict.fromkeys(words(question)))
-        with self._lock:
-            if embedder is not self._embedder:
+        at = self.following
+        with at.lock:
+            if embedder is not at.embedder:
                 return None
-            dense = dict(self._dense.search(vector, n)) if mode != "lexical" else {}
-            lexical = dict(self._lexical.search(asked, n)) if mode != "dense" else {}
+            dense = dict(at.dense.search(vector, n)) if mode != "lexical" else {}
+            lexical = dict(at.lexical.search(asked, n)) if mode != "dense" else {}
             missing = [i for i in lexical if i not in dense]
-            cosines = dense | self._dense.cosines(vector, missing)
-            rarity = self._lexical.rarity(asked)
+            cosines = dense | at.dense.cosines(vector, missing)
+            rarity = at.lexical.rarity(asked)
         if mode == "hybrid":
             scores = fuse(cosines, lexical, rarity.values(), self._settings.dense_weight)
         else:
@@ -226,20 +152,6 @@ class KnowledgeBase:
             if len(out) >= k:
                 break
         return out[:k]
-
-    def _wait_for(
-        self,
-        generation: int,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        until = clock() + _PATIENCE
-        while (reached := self.store.generation()) < generation:
-            if clock() >= until:
-                raise NotYet(
-                    f"knowledge base {self.name} is at generation {reached}, not yet {generation}"
-                )
-            sleep(0.02)
 
 
 def merge(founds: Sequence[Found], k: int) -> Found:

@@ -17,14 +17,10 @@ import numpy.typing as npt
 
 from kb.errors import StoreBroken
 from kb.migrations import migrate, must_be_current
-from kb.records import Changes, Chunk, Document, Entry, Parsed, Piece, page_at, shown_name
+from kb.records import Chunk, Document, Parsed, Piece, page_at, shown_name
 from kb.sqlite import translated
 
 Row = sqlite3.Row
-_ENTRIES = (
-    "SELECT c.id, d.title, c.heading, c.text, c.vector FROM chunks c"
-    " JOIN documents d ON d.id = c.document_id WHERE c.dead_seq IS NULL"
-)
 
 
 class Store:
@@ -168,52 +164,6 @@ class Store:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def changes(self, since: int) -> Changes:
-        """What happened after generation `since`, read in one snapshot. Chunks that came and went
-        in between appear nowhere. Fresh if compaction forgot since what has died."""
-        with self.connection() as db:
-            db.execute("BEGIN")
-            try:
-                generation = self.generation()
-                fresh = since < int(self.meta("purged") or 0)
-                embedder = self.meta("embedder") or ""
-                added = self.rows(
-                    f"{_ENTRIES} AND c.seq > ? ORDER BY c.id", (-1 if fresh else since,)
-                )
-                removed = self.rows(
-                    "SELECT id FROM chunks WHERE dead_seq > ? AND seq <= ?", (since, since)
-                )
-            finally:
-                db.execute("COMMIT")
-        forget = () if fresh else tuple(r["id"] for r in removed)
-        return Changes(generation, tuple(map(_entry, added)), forget, fresh, embedder)
-
-    def entries(self, after: int, upto: int, limit: int) -> tuple[Entry, ...]:
-        """Living chunks of generation `upto` and older whose ids are above `after`, by id."""
-        sql = f"{_ENTRIES} AND c.id > ? AND c.seq <= ? ORDER BY c.id LIMIT ?"
-        return tuple(map(_entry, self.rows(sql, (after, upto, limit))))
-
-    def is_far(self, since: int, limit: int) -> bool:
-        """Whether more than `limit` chunks came after generation `since`, or compaction forgot
-        what died: then it is better to begin anew than to take over `changes`, all in memory."""
-        (row,) = self.rows(
-            "SELECT count(*) AS n FROM (SELECT 1 FROM chunks WHERE seq > ? LIMIT ?)",
-            (since, limit + 1),
-        )
-        return int(row["n"]) > limit or since < int(self.meta("purged") or 0)
-
-    def vectors(self, upto: int, limit: int) -> Iterator[tuple[list[int], list[bytes]]]:
-        """Ids and float16 vectors of living chunks of generation `upto` and older, in slices read
-        one by one. What dies meanwhile may be among them: `changes(upto)` tells."""
-        after = 0
-        while found := self.rows(
-            "SELECT id, vector FROM chunks WHERE dead_seq IS NULL AND id > ? AND seq <= ?"
-            " ORDER BY id LIMIT ?",
-            (after, upto, limit),
-        ):
-            after = found[-1]["id"]
-            yield [row["id"] for row in found], [row["vector"] for row in found]
-
     def live(self, ids: Sequence[int]) -> dict[int, Row]:
         """Rows of those chunks that are alive now, with their document's and file's names."""
         marks = ",".join("?" * len(ids))
@@ -251,10 +201,6 @@ class Store:
             (int(self.meta("compacted") or 0),),
         )
         return dict(row)
-
-
-def _entry(row: Row) -> Entry:
-    return Entry(row["id"], context(row["title"], row["heading"]), row["text"], row["vector"])
 
 
 def chunk_of(row: Row) -> Chunk:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from kb.catalog import Listed
 from kb.errors import StoreBroken
+from kb.layout import DATABASE, lexical_of
 from kb.lexical import LexicalIndex
-from kb.search import DATABASE, lexical_of
 from kb.store import Store
 
 SHOWN = 5

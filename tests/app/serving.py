@@ -27,11 +27,12 @@ from kb.catalog import Catalog
 from kb.chunking import chunk
 from kb.embedding import FakeEmbedder
 from kb.errors import EngineDown
+from kb.feed import Feed
+from kb.layout import DATABASE, LEXICAL
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.locks import WRITER, exclusive
 from kb.records import Parsed
-from kb.search import DATABASE, LEXICAL
 from kb.settings import KbSettings
 from kb.store import Store, context
 
@@ -138,7 +139,7 @@ class Home:
         vectors = self.embedder.passages([f"{context(path, p.heading)}\n{p.text}" for p in pieces])
         store.put_document(file.id, "0" * 64, Parsed(text, path), pieces, vectors)
         index = LexicalIndex(one.folder / LEXICAL, readonly=False)
-        index.catch_up(store.changes(max(index.generation, 0)))
+        index.catch_up(Feed(store).changes(max(index.generation, 0)))
         index.close()
         ledger.completed(file, size=len(text.encode()), mtime_ns=1)
         store.close()

@@ -14,10 +14,12 @@ from kb.catalog import Catalog
 from kb.chunking import chunk
 from kb.embedding import FakeEmbedder
 from kb.errors import EngineDown
+from kb.feed import Feed
+from kb.layout import DATABASE, LEXICAL
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.records import Citation, Parsed
-from kb.search import DATABASE, LEXICAL, KnowledgeBase
+from kb.search import KnowledgeBase
 from kb.settings import KbSettings
 from kb.store import Store, context
 
@@ -42,7 +44,7 @@ def store(tmp_path: Path) -> Iterator[KnowledgeBase]:
         file = ledger.changed("docs", name)
         writer.put_document(file.id, "0" * 64, parsed, pieces, vectors)
     index = LexicalIndex(one.folder / LEXICAL, readonly=False)
-    index.catch_up(writer.changes(0))
+    index.catch_up(Feed(writer).changes(0))
     index.close()
     writer.close()
     base = KnowledgeBase(one.folder, embedder, KbSettings())

@@ -11,10 +11,11 @@ from app.output import show
 from kb.catalog import Catalog
 from kb.chunking import chunk
 from kb.embedding import FakeEmbedder
+from kb.feed import Feed
+from kb.layout import DATABASE, LEXICAL
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.records import Parsed
-from kb.search import DATABASE, LEXICAL
 from kb.store import Store
 from tests.app.commands import Vademecum
 
@@ -38,7 +39,7 @@ def handbook(vademecum: Vademecum) -> Path:
     store.put_document(file.id, "sha", Parsed(TEXT, "Hours"), pieces, vectors)
     Ledger(store).completed(file, size=len(TEXT), mtime_ns=0)
     index = LexicalIndex(one.folder / LEXICAL, readonly=False)
-    index.catch_up(store.changes(0))
+    index.catch_up(Feed(store).changes(0))
     index.close()
     store.close()
     return one.folder

@@ -10,8 +10,8 @@ from app.knowledge import KnowledgeBases
 from kb.embedders import Embedders
 from kb.embedding import FakeEmbedder
 from kb.errors import StoreBroken
+from kb.layout import DATABASE
 from kb.remake import Remake, wanted
-from kb.search import DATABASE
 from kb.settings import KbSettings
 from kb.store import Store
 from tests.app.serving import HERE, Home

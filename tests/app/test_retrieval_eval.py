@@ -13,7 +13,7 @@ from app.eval_retrieval import evaluate, table
 from app.ranking import fold, ndcg, percentile, recall
 from kb.embedding import FakeEmbedder
 from kb.errors import BadData
-from kb.search import DATABASE
+from kb.layout import DATABASE
 from kb.settings import KbSettings
 from kb.store import Store
 

@@ -16,7 +16,7 @@ import pytest
 from app.engine import FakeEngine
 from app.up import free_port
 from kb import latency
-from kb.search import DATABASE
+from kb.layout import DATABASE
 from kb.store import Store
 from tests.app.serving import HOURS, Home, error
 from tests.app.supervise import eventually

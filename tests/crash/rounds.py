@@ -123,7 +123,7 @@ class Rounds:
             for path, text in files.items():
                 assert path in _found(kb, word_of(text)), f"{path} is completed and not found"
             alive = kb.store.counts()["chunks"]
-            assert len(kb._dense) == len(_held(kb)) == alive, "the dense index differs"
+            assert len(kb.following.dense) == len(_held(kb)) == alive, "the dense index differs"
             assert kb.store.rows("PRAGMA foreign_key_check") == []
             orphans = (
                 "SELECT id FROM documents WHERE dead_seq IS NULL"
@@ -178,4 +178,4 @@ def _found(kb: KnowledgeBase, word: str) -> list[str]:
 def _held(kb: KnowledgeBase) -> set[int]:
     """The living chunks that the dense index holds."""
     ids = [int(r["id"]) for r in kb.store.rows("SELECT id FROM chunks WHERE dead_seq IS NULL")]
-    return set(kb._dense.cosines(np.zeros(64, np.float32), ids))
+    return set(kb.following.dense.cosines(np.zeros(64, np.float32), ids))

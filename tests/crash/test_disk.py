@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kb.errors import StoreBroken
-from kb.search import DATABASE, LEXICAL
+from kb.layout import DATABASE, LEXICAL
 from kb.verify import verify
 from tests.ingest.homes import QUICK, Home, eventually, files_of, states
 

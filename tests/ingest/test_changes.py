@@ -18,8 +18,8 @@ from ingest.files import read, same_entry
 from ingest.presence import Presence
 from ingest.sweep import Sweeper
 from kb import latency
+from kb.layout import DATABASE
 from kb.ledger import Ledger
-from kb.search import DATABASE
 from kb.store import Store
 from tests.ingest.homes import Home, eventually, files_of, states
 

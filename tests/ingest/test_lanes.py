@@ -14,8 +14,8 @@ from ingest.settings import IngestSettings
 from ingest.slices import Slices
 from ingest.watch import FileEvent
 from kb.embedding import FakeEmbedder, Vectors
+from kb.layout import DATABASE
 from kb.ledger import File, Ledger
-from kb.search import DATABASE
 from kb.store import Store
 from tests.ingest.homes import Home, eventually, states
 

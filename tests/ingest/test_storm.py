@@ -23,7 +23,7 @@ def test_the_ledger_ends_true_to_the_disk(home: Home, seed: int) -> None:
         eventually(lambda: _known(kb) == _on_disk(home.docs), 15)
         # What is dead is gone from both indexes, and what is alive is in both, once.
         assert kb.catch_up() == kb.store.generation()
-        assert len(kb._dense) == kb.store.counts()["chunks"]
+        assert len(kb.following.dense) == kb.store.counts()["chunks"]
 
 
 def _happen(root: Path, rng: random.Random, step: int) -> None:

@@ -76,4 +76,4 @@ def test_passages_stay_findable_by_words_after_a_retirement(home: Home) -> None:
     kb = home.kb()
     assert FakeEmbedder().name == home.embedder.name
     assert [h.filename for h in kb.search("okapi", 5, mode="lexical").hits] == ["a.md"]
-    assert kb._lexical.generation == kb.store.generation()
+    assert kb.following.lexical.generation == kb.store.generation()

@@ -9,11 +9,13 @@ import numpy.typing as npt
 
 from kb.chunking import chunk
 from kb.embedding import FakeEmbedder
+from kb.feed import Feed
+from kb.layout import DATABASE, LEXICAL
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.records import Changes, Chunk, Entry, Hit, Parsed, Piece
 from kb.remake import note, wanted
-from kb.search import DATABASE, LEXICAL, KnowledgeBase
+from kb.search import KnowledgeBase
 from kb.settings import KbSettings
 from kb.store import Store, context
 
@@ -90,7 +92,7 @@ class Base:
             self.publish()
 
     def publish(self) -> None:
-        self.lexical.catch_up(self.store.changes(self.lexical.generation))
+        self.lexical.catch_up(Feed(self.store).changes(self.lexical.generation))
 
     def reader(self, settings: KbSettings | None = None) -> KnowledgeBase:
         made = KnowledgeBase(self.folder, self.embedder, settings or KbSettings())

@@ -10,7 +10,7 @@ import pytest
 from kb import migrations
 from kb.catalog import Catalog
 from kb.errors import AlreadyExists, BadData, UnknownKnowledgeBase, VademecumError
-from kb.search import DATABASE
+from kb.layout import DATABASE
 from kb.store import Store
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from kb.catalog import Listed
 from kb.compact import compaction, is_unfinished
-from kb.search import DATABASE, LEXICAL, KnowledgeBase
+from kb.feed import Feed
+from kb.layout import DATABASE, LEXICAL
+from kb.search import KnowledgeBase
 from kb.store import Store
 from kb.verify import verify
 from tests.kb.bases import Base
@@ -73,7 +75,7 @@ def test_after_compaction_no_byte_of_the_dead_is_in_any_file(base: Base, seed: i
         text = sentence(word, rng.choice([1, 3, 40, 400]))
         # Often several documents share a commit, and so a segment of the lexical index.
         base.put(path, text, title=f"About {word}", publish=rng.random() < 0.3)
-        (chunk, *_) = base.store.changes(base.store.generation() - 1).added
+        (chunk, *_) = Feed(base.store).changes(base.store.generation() - 1).added
         alive[path] = (word, chunk.vector)
     for path in ("kept.md", "gone.md"):  # in one segment, which therefore stays
         base.put(path, f"zq{seed}{path[:4]}q", publish=path == "gone.md")
@@ -129,10 +131,10 @@ def test_a_reader_that_is_behind_one_compaction_goes_on_and_behind_two_starts_af
     for reader, fresh in zip(readers, (False, True), strict=True):
         base.put("a.md", sentence("okapi", 2))
         assert compact(base)
-        changes = base.store.changes(reader._dense.generation)
+        changes = Feed(base.store).changes(reader.following.dense.generation)
         assert (changes.fresh, bool(changes.removed)) == (fresh, not fresh)
         assert held(reader, "okapi") == ["a.md"] and held(reader, "bongo") == ["b.md"]
-        assert len(reader._dense) == base.store.counts()["chunks"]
+        assert len(reader.following.dense) == base.store.counts()["chunks"]
 
 
 def test_readers_follow_whatever_they_missed(base: Base) -> None:
@@ -152,8 +154,8 @@ def test_readers_follow_whatever_they_missed(base: Base) -> None:
     for reader in readers:
         reader.catch_up()
         zero = np.zeros(64, np.float32)
-        assert reader._dense.cosines(zero, list(alive)).keys() == alive
-        assert len(reader._dense) == len(alive) == len(reader._lexical.ids())
+        assert reader.following.dense.cosines(zero, list(alive)).keys() == alive
+        assert len(reader.following.dense) == len(alive) == len(reader.following.lexical.ids())
 
 
 def test_rows_are_emptied_by_one_compaction_and_deleted_by_the_next(base: Base) -> None:

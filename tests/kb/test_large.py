@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from kb import dense, search
+from kb import dense, following
 from kb.dense import DenseIndex
+from kb.feed import Feed
 from kb.records import Changes, Entry
 from kb.search import KnowledgeBase
 from tests.kb.bases import Base, unit
@@ -43,7 +44,7 @@ def near_each_other(n: int) -> npt.NDArray[np.float32]:
 def held(kb: KnowledgeBase) -> dict[int, float]:
     """All that its dense half finds, with cosines, after it caught up."""
     kb.catch_up()
-    return dict(kb._dense.search(unit(np.random.default_rng(5), 1, 64)[0], 10_000))
+    return dict(kb.following.dense.search(unit(np.random.default_rng(5), 1, 64)[0], 10_000))
 
 
 def expected(base: Base) -> dict[int, float]:
@@ -110,9 +111,9 @@ def test_following_and_opening_anew_hold_the_same_whatever_happened(
     """Documents come, change and go, compactions pass, and readers miss any of it. Each then holds
     exactly what lives, with exact cosines."""
     rng = random.Random(seed)
-    monkeypatch.setattr(search, "EXACT", exact)
-    monkeypatch.setattr(search, "_FAR", 40)
-    monkeypatch.setattr(search, "_SLICE", 16)
+    monkeypatch.setattr(following, "EXACT", exact)
+    monkeypatch.setattr(following, "_FAR", 40)
+    monkeypatch.setattr(following, "_SLICE", 16)
     monkeypatch.setattr(dense, "_SLICE", 16)
     monkeypatch.setattr(dense, "_DEAD", 10)
     fill(base, rng.randrange(20, 60))
@@ -133,13 +134,13 @@ def test_following_and_opening_anew_hold_the_same_whatever_happened(
                 base.put(f"{rng.randrange(60)}.md", f"bongo v{step}. " * rng.randrange(1, 30))
     for reader in [*readers, base.reader()]:
         assert held(reader) == pytest.approx(expected(base), abs=1e-5)
-        assert len(reader._dense) == len(expected(base))
+        assert len(reader.following.dense) == len(expected(base))
 
 
 def test_what_dies_while_a_reader_opens_is_forgotten_by_its_first_search(
     base: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "_SLICE", 4)
+    monkeypatch.setattr(following, "_SLICE", 4)
     fill(base, 12)
     add = DenseIndex.add
 
@@ -157,17 +158,17 @@ def test_what_dies_while_a_reader_opens_is_forgotten_by_its_first_search(
 def test_a_reader_far_behind_reads_in_slices_and_never_all_changes(
     base: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "_FAR", 10)
+    monkeypatch.setattr(following, "_FAR", 10)
     reader = base.reader()
     fill(base, 11)
     taken: list[Changes] = []
-    real = reader.store.changes
+    real = Feed.changes
 
-    def changes(since: int) -> Changes:
-        taken.append(real(since))
+    def changes(feed: Feed, since: int) -> Changes:
+        taken.append(real(feed, since))
         return taken[-1]
 
-    monkeypatch.setattr(reader.store, "changes", changes)
+    monkeypatch.setattr(Feed, "changes", changes)
     assert len(held(reader)) == 11 and not taken
     fill(base, 10, 11)
     assert len(held(reader)) == 21 and len(taken) == 1

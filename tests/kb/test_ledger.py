@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kb.feed import Feed
 from kb.ledger import File, Ledger
 from kb.records import Parsed
 from kb.store import Store
@@ -173,7 +174,7 @@ def test_a_forgotten_file_takes_its_document_with_it(ledger: Ledger, store: Stor
     ledger.forget(file)
     assert ledger.get(file.id) is None
     assert store.document(file.id) is None
-    assert len(store.changes(1).removed) == 2
+    assert len(Feed(store).changes(1).removed) == 2
 
 
 def test_forgetting_is_undone_whole(ledger: Ledger, store: Store) -> None:

@@ -12,11 +12,12 @@ from kb.embedders import Embedders
 from kb.embedding import FakeEmbedder, Vectors
 from kb.errors import EmbedderDown, StoreBroken, StoreDown, UnknownKnowledgeBase
 from kb.gathered import FILE, Gathered, Recipe
+from kb.layout import LEXICAL, lexical_of
 from kb.locks import WRITER, exclusive
 from kb.rebuild import REQUEST, clear, renew
 from kb.remake import Remake, made, progress, wanted
 from kb.renewal import rebuild
-from kb.search import LEXICAL, KnowledgeBase, lexical_of
+from kb.search import KnowledgeBase
 from kb.settings import KbSettings
 from kb.verify import verify
 from tests.kb.bases import FOLDER, Base

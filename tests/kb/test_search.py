@@ -12,8 +12,10 @@ import pytest
 from kb.dense import DenseIndex, Vector
 from kb.embedding import FakeEmbedder
 from kb.errors import NotYet, StoreBroken
+from kb.feed import Feed
+from kb.layout import DATABASE
 from kb.records import Changes, Found
-from kb.search import DATABASE, KnowledgeBase, Mode, _background, merge
+from kb.search import KnowledgeBase, Mode, _background, merge
 from kb.settings import KbSettings
 from tests.kb.bases import FOLDER, Base, Clock, hit
 
@@ -94,11 +96,13 @@ def test_a_replaced_document_is_never_returned(base: Base, mode: Mode) -> None:
 
 def test_the_dead_are_dropped_whatever_the_dense_index_holds(base: Base) -> None:
     base.put("a.md", "The dose of aspirin is one gram.")
-    ghosts = base.store.changes(0).added
+    ghosts = Feed(base.store).changes(0).added
     base.remove("a.md")
     reader = base.reader()
-    reader._dense.catch_up(Changes(base.store.generation(), ghosts))
-    assert [i for i, _ in reader._dense.search(np.full(64, 0.125, np.float32), 5)] == [ghosts[0].id]
+    reader.following.dense.catch_up(Changes(base.store.generation(), ghosts))
+    assert [i for i, _ in reader.following.dense.search(np.full(64, 0.125, np.float32), 5)] == [
+        ghosts[0].id
+    ]
     assert reader.search("aspirin dose").hits == ()
 
 
@@ -127,7 +131,7 @@ def test_a_document_that_is_replaced_meanwhile_does_not_vanish(base: Base) -> No
                 base.put("a.md", "The dose of aspirin is two grams.")
             return found
 
-    reader._dense = Interrupted(64)
+    reader.following.dense = Interrupted(64)
     found = reader.search("aspirin dose")
     assert texts(found) == ["The dose of aspirin is two grams."]
     assert found.generation == base.store.generation()
@@ -165,7 +169,7 @@ def test_a_generation_that_does_not_come_is_not_yet(base: Base) -> None:
 def test_a_generation_that_is_there_costs_no_wait(base: Base) -> None:
     base.put("a.md", "word")
     reader, slept = base.reader(), list[float]()
-    reader._wait_for(1, sleep=slept.append)
+    reader.following._wait_for(1, sleep=slept.append)
     assert slept == []
 
 
@@ -305,4 +309,4 @@ def test_threads_search_while_a_writer_writes_and_no_dead_text_comes_back(base: 
     assert failures == []
     assert next(searches) > 20
     reader.catch_up()
-    assert len(reader._dense) == base.store.counts()["chunks"], "two caught up at once"
+    assert len(reader.following.dense) == base.store.counts()["chunks"], "two caught up at once"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kb.errors import StoreBroken, StoreDown
-from kb.search import DATABASE
+from kb.layout import DATABASE
 from kb.sqlite import translated
 from kb.store import Store
 from tests.kb.bases import Base

@@ -11,6 +11,7 @@ import pytest
 
 from kb import migrations
 from kb.errors import StoreBroken
+from kb.feed import Feed
 from kb.ledger import Ledger
 from kb.records import Parsed, Piece
 from kb.store import Store, context
@@ -52,7 +53,7 @@ def living(store: Store) -> dict[int, str]:
 def test_a_new_store_is_at_generation_zero_and_empty(store: Store) -> None:
     assert store.generation() == 0
     assert store.counts() == {"documents": 0, "chunks": 0, "dead_chunks": 0}
-    assert store.changes(0).added == ()
+    assert Feed(store).changes(0).added == ()
 
 
 def test_every_change_moves_the_generation_by_one(store: Store) -> None:
@@ -108,7 +109,7 @@ def test_a_live_row_carries_names_and_place(store: Store) -> None:
 def test_vectors_come_back_as_the_float16_they_are_kept_in(store: Store) -> None:
     vectors = unit(np.random.default_rng(1), 3, 384)
     store.put_document("a", "", Parsed("a b c"), cut("a b c"), vectors)
-    codes = b"".join(e.vector for e in store.changes(0).added)
+    codes = b"".join(e.vector for e in Feed(store).changes(0).added)
     kept = np.frombuffer(codes, np.float16).reshape(3, 384)
     assert np.array_equal(kept, vectors.astype(np.float16))
 
@@ -125,7 +126,7 @@ def test_fewer_vectors_than_pieces_change_nothing(store: Store) -> None:
 def test_an_index_learns_title_and_heading_as_context(store: Store) -> None:
     piece = Piece(0, 1, "x", "A > B")
     store.put_document("a", "", Parsed("x", "Title"), [piece], np.ones((1, DIMENSIONS), np.float32))
-    assert store.changes(0).added[0].context == "Title > A > B" == context("Title", "A > B")
+    assert Feed(store).changes(0).added[0].context == "Title > A > B" == context("Title", "A > B")
     assert context("", "A") == "A"
 
 
@@ -154,7 +155,7 @@ def test_changes_since_any_generation_equal_a_replay(store: Store, seed: int) ->
 
 
 def caught_up(store: Store, since: int, held: dict[int, str]) -> tuple[int, dict[int, str]]:
-    changes = store.changes(since)
+    changes = Feed(store).changes(since)
     assert set(changes.removed) <= set(held), "told to forget what it never had"
     kept = {i: text for i, text in held.items() if i not in changes.removed}
     fresh = {e.id: e.text for e in changes.added}
@@ -167,7 +168,7 @@ def test_what_came_and_went_since_appears_nowhere(store: Store) -> None:
     put(store, "a", "one")
     put(store, "b", "two")
     store.retire("b")
-    changes = store.changes(1)
+    changes = Feed(store).changes(1)
     assert (changes.generation, changes.added, changes.removed) == (3, (), ())
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from kb.catalog import Catalog, Listed
+from kb.layout import DATABASE, LEXICAL
 from kb.rebuild import renew
-from kb.search import DATABASE, LEXICAL
 from kb.verify import SHOWN, index_agrees, verify
 from tests.kb.bases import Base
 
