@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.answer import REFUSAL, Answerer, Asked, Cited, Event, Finished, Profile, Text
+from app.answer import Answerer, Asked, Cited, Event, Finished, Profile, Text
 from app.engine import FakeEngine
 from app.settings import AppSettings, EngineSettings
 from kb.catalog import Catalog
@@ -16,6 +16,7 @@ from kb.embedding import FakeEmbedder
 from kb.errors import EngineDown
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
+from kb.prompt import REFUSAL
 from kb.records import Citation, Parsed
 from kb.search import DATABASE, LEXICAL, KnowledgeBase
 from kb.settings import KbSettings
