@@ -14,42 +14,13 @@ from starlette.concurrency import run_in_threadpool
 from app.citations import CitationStream, quote
 from app.engine import Delta, Engine, Message
 from app.evidence import chance
+from app.profile import Profile
+from app.refusing import RefusalWatch
 from app.rewrite import standalone
-from app.settings import AppSettings, EngineSettings
 from kb import prompt
-from kb.models import describe
 from kb.records import Citation, Found, Hit
 from kb.search import KnowledgeBase, merge
 from kb.words import is_chinese
-
-REFUSAL = {
-    "en": "The knowledge base holds no answer to this question.",
-    "zh": "知识库中没有能够回答这个问题的内容。",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """What suits a model: the languages it writes (empty: all), the room for references in its
-    prompt, and how many sentences of the passages lead its answer."""
-
-    languages: tuple[str, ...]
-    context_tokens: int
-    quotes: int
-
-    @classmethod
-    def of(cls, engine: EngineSettings, app: AppSettings) -> "Profile":
-        """A bundled model is small: short prompts, and the passages speak first."""
-        bundled = describe(engine.model) if not engine.url else None
-        context, quotes = (160, 2) if bundled else (2000, 0)
-        return cls(
-            bundled.languages if bundled else (),
-            app.context_tokens or context,
-            app.quotes if app.quotes >= 0 else quotes,
-        )
-
-    def speaks(self, language: str) -> bool:
-        return not self.languages or language in self.languages
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +58,10 @@ NOTHING_USED: Mapping[str, int] = {"prompt_tokens": 0, "completion_tokens": 0, "
 
 
 class Answerer:
-    """Answers questions from knowledge bases with one engine."""
+    """Answers questions from knowledge bases with one engine, as its profile says."""
 
-    def __init__(self, engine: Engine, settings: AppSettings, profile: Profile) -> None:
+    def __init__(self, engine: Engine, profile: Profile) -> None:
         self._engine = engine
-        self._settings = settings
         self._profile = profile
 
     async def answer(
@@ -103,8 +73,8 @@ class Answerer:
         found, generations = await run_in_threadpool(_retrieve, query, asked, stores)
         told = _Told(query, found, generations, self._engine.model)
         language = "zh" if is_chinese(asked.question) else "en"
-        if chance(found) < self._settings.evidence:
-            yield Text(REFUSAL[language])
+        if chance(found) < self._profile.evidence:
+            yield Text(prompt.REFUSAL[language])
             yield Finished("stop", NOTHING_USED, told.knowledge(refused=True))
             return
         excerpts = prompt.excerpts(query, found.hits, self._profile.context_tokens)
@@ -125,13 +95,19 @@ class Answerer:
         last = Delta()
         messages = prompt.messages(asked.question, excerpts, asked.history)
         citing = CitationStream(found.hits, offset)
+        # A model that was taught to refuse leads nothing; after quotes its refusal is only text.
+        watch = RefusalWatch(watching=not offset)
         async with aclosing(self._engine.stream(messages, asked.options)) as deltas:
             async for last in deltas:
-                for piece in citing.feed(last.text):
+                for piece in citing.feed(watch.feed(last.text)):
                     yield told.note(_event(piece))
-        for piece in citing.finish():
-            yield told.note(_event(piece))
-        yield Finished(last.finish_reason or "stop", last.usage or NOTHING_USED, told.knowledge())
+        if refused := watch.refused:
+            yield Text(watch.rest().strip())
+        else:
+            for piece in (*citing.feed(watch.rest()), *citing.finish()):
+                yield told.note(_event(piece))
+        knowledge = told.knowledge(refused=refused)
+        yield Finished(last.finish_reason or "stop", last.usage or NOTHING_USED, knowledge)
 
     async def passthrough(
         self, messages: Sequence[Message], options: Mapping[str, Any]

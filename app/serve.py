@@ -7,13 +7,14 @@ import sys
 
 import uvicorn
 
-from app.answer import Answerer, Profile
+from app.answer import Answerer
 from app.auth import Keys
 from app.children import BAD_CONFIGURATION, ENGINE_MODEL, LOOPBACK
 from app.engine import HttpEngine
 from app.gate import is_loopback
 from app.knowledge import KnowledgeBases
 from app.main import create_app
+from app.profile import Profile
 from app.settings import AppSettings, EngineSettings
 from kb.catalog import Catalog
 from kb.embedders import Embedders
@@ -51,7 +52,7 @@ def serve(configuration: Configuration) -> bool:
         key=engine.key,
         timeout=engine.timeout_seconds,
     )
-    answerer = Answerer(peer, app, Profile.of(engine, app))
+    answerer = Answerer(peer, Profile.of(engine, app))
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(app, kb=kb, engine=peer, answerer=answerer, keys=keys),

@@ -1,6 +1,6 @@
 """The settings of the server and of the engine it speaks to."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -28,6 +28,15 @@ class EngineSettings(Section):
     """Further arguments for vLLM's server, as they are."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 120.0
     """How long the engine may be silent within an answer."""
+    runtime_adapters: Literal["auto"] | bool = "auto"
+    """Whether an adapter is loaded into the running engine; else a second engine starts with merged
+    weights. auto: on a GPU, and at `url`."""
+    max_adapter_rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] = 64
+    """Highest rank that a runtime adapter may have (of the engine that is started here)."""
+    start_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """How long a promotion waits for the release's engine."""
+    keep_seconds: Annotated[float, Field(ge=0)] = 3600.0
+    """How long the engine of the release before is kept for a rollback."""
 
     @field_validator("url")
     @classmethod
@@ -48,8 +57,9 @@ class AppSettings(Section):
     """Room for references in the prompt, in estimated tokens; 0: what suits the model."""
     quotes: Annotated[int, Field(ge=-1, le=5)] = -1
     """Sentences of the passages that lead an answer; -1: what suits the model."""
-    evidence: Annotated[float, Field(ge=0, le=1)] = 0.15
-    """Refuse when the estimated chance that the passages hold the answer is below this."""
+    evidence: Annotated[float, Field(ge=-1, le=1)] = -1.0
+    """Refuse when the estimated chance that the passages hold the answer is below this; -1: what
+    suits the model."""
     max_answer_tokens: Annotated[int, Field(ge=16)] = 400
     """Default length of an answer, where the request names none."""
     max_upload_mb: Annotated[int, Field(ge=1)] = 64

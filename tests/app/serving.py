@@ -17,11 +17,12 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx import Response
 
-from app.answer import Answerer, Profile
+from app.answer import Answerer
 from app.auth import Keys
 from app.engine import Delta, Engine, FakeEngine, Message
 from app.knowledge import KnowledgeBases
 from app.main import create_app
+from app.profile import Profile
 from app.settings import AppSettings
 from kb.catalog import Catalog
 from kb.chunking import chunk
@@ -86,7 +87,7 @@ class Home:
             self.settings,
             kb=self.bases,
             engine=self.engine,
-            answerer=Answerer(self.engine, self.settings, Profile((), 2000, quotes=0)),
+            answerer=Answerer(self.engine, Profile((), 2000, 0, self.settings.evidence)),
             keys=self.keys,
         )
 

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from app.answer import REFUSAL, Answerer, Asked, Cited, Event, Finished, Profile, Text
+from app.answer import Answerer, Asked, Cited, Event, Finished, Text
 from app.engine import FakeEngine
+from app.profile import Profile
 from app.settings import AppSettings, EngineSettings
 from kb.catalog import Catalog
 from kb.chunking import chunk
@@ -18,6 +19,8 @@ from kb.feed import Feed
 from kb.layout import DATABASE, LEXICAL
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
+from kb.manifest import Serving
+from kb.prompt import REFUSAL
 from kb.records import Citation, Parsed
 from kb.search import KnowledgeBase
 from kb.settings import KbSettings
@@ -70,9 +73,8 @@ def tell(
     evidence: float = 0.0,
     history: tuple[dict[str, str], ...] = (),
 ) -> Told:
-    answerer = Answerer(
-        engine, AppSettings(evidence=evidence), profile or Profile((), 2000, quotes=0)
-    )
+    profile = replace(profile or Profile((), 2000, quotes=0), evidence=evidence)
+    answerer = Answerer(engine, profile)
 
     async def gather() -> list[Event]:
         asked = Asked(question, history, {"max_tokens": 50}, top_k=4)
@@ -172,6 +174,33 @@ def test_an_engine_that_is_down_is_an_error_not_an_empty_answer(store: Knowledge
         tell(store, FakeEngine(up=False))
 
 
+def test_a_release_is_served_as_it_asks_unless_the_settings_say_otherwise() -> None:
+    asks = Serving(evidence=0.05, context_tokens=700, quotes=1)
+    assert Profile.of(EngineSettings(), AppSettings(), asks) == Profile(("en",), 700, 1, 0.05)
+    chosen = AppSettings(context_tokens=999, quotes=0, evidence=0.3)
+    assert Profile.of(EngineSettings(), chosen, asks) == Profile(("en",), 999, 0, 0.3)
+
+
+@pytest.mark.parametrize("ending", ["", " \n"])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_models_own_refusal_is_told_and_cites_nothing(
+    store: KnowledgeBase, language: str, ending: str
+) -> None:
+    told = tell(store, FakeEngine(REFUSAL[language] + ending))
+    assert told.text == REFUSAL[language] and told.citations == []
+    assert told.end.knowledge["refused"] and not told.end.knowledge["grounded"]
+
+
+@pytest.mark.parametrize(
+    "reply", ["The knowledge base", f"{REFUSAL['en']} The pharmacy opens at 8:15 on weekdays."]
+)
+def test_an_answer_that_only_begins_like_a_refusal_is_none(
+    store: KnowledgeBase, reply: str
+) -> None:
+    told = tell(store, FakeEngine(reply))
+    assert told.text.startswith(reply.rstrip(".")) and not told.end.knowledge["refused"]
+
+
 def test_a_bundled_model_gets_short_prompts_and_quotes_others_do_not() -> None:
     bundled = Profile.of(EngineSettings(), AppSettings())
     assert bundled == Profile(("en",), 160, 2)
@@ -182,7 +211,7 @@ def test_a_bundled_model_gets_short_prompts_and_quotes_others_do_not() -> None:
 
 def test_without_knowledge_the_model_speaks_alone() -> None:
     engine = FakeEngine("Hello there.")
-    answerer = Answerer(engine, AppSettings(), Profile((), 2000, 0))
+    answerer = Answerer(engine, Profile((), 2000, 0))
 
     async def gather() -> list[Event]:
         return [e async for e in answerer.passthrough([{"role": "user", "content": "Hi"}], {})]
