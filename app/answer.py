@@ -22,11 +22,6 @@ from kb.records import Citation, Found, Hit
 from kb.search import KnowledgeBase, merge
 from kb.words import is_chinese
 
-REFUSAL = {
-    "en": "The knowledge base holds no answer to this question.",
-    "zh": "知识库中没有能够回答这个问题的内容。",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Profile:
@@ -104,7 +99,7 @@ class Answerer:
         told = _Told(query, found, generations, self._engine.model)
         language = "zh" if is_chinese(asked.question) else "en"
         if chance(found) < self._settings.evidence:
-            yield Text(REFUSAL[language])
+            yield Text(prompt.REFUSAL[language])
             yield Finished("stop", NOTHING_USED, told.knowledge(refused=True))
             return
         excerpts = prompt.excerpts(query, found.hits, self._profile.context_tokens)

@@ -16,6 +16,13 @@ PROMPT_VERSION = 1
 
 SYSTEM = "You answer questions from the numbered references. Use only the references. Be brief."
 
+REFUSAL = {
+    "en": "The knowledge base holds no answer to this question.",
+    "zh": "知识库中没有能够回答这个问题的内容。",
+}
+"""What is said where the references hold no answer, by language. A tuned model is taught to say
+exactly this."""
+
 _CONTROL = re.compile(
     r"<(?=\||/?s>|/?(?:bos|eos|pad|unk|mask|cls|sep|think|tool_call|tool_response)>"
     r"|(?:start|end)_of_(?:turn|image)>|<SYS>>|</SYS>>|｜"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.answer import REFUSAL, Answerer, Asked, Cited, Event, Finished, Profile, Text
+from app.answer import Answerer, Asked, Cited, Event, Finished, Profile, Text
 from app.engine import FakeEngine
 from app.settings import AppSettings, EngineSettings
 from kb.catalog import Catalog
@@ -27,6 +27,7 @@ HOURS = (
 )
 CHINESE = "# 药房\n\n药房每天早上八点半开门。周日药房休息。"
 QUESTION = "When does the pharmacy open on weekdays?"
+from kb.prompt import REFUSAL
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from app.answer import REFUSAL
 from app.engine import Delta, FakeEngine, Message
 from app.settings import AppSettings
+from kb.prompt import REFUSAL
 from tests.app.serving import (
     ANSWER,
     HOURS,
