@@ -16,6 +16,7 @@ from kb.embedding import FakeEmbedder
 from kb.errors import EngineDown
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
+from kb.prompt import REFUSAL
 from kb.records import Citation, Parsed
 from kb.search import DATABASE, LEXICAL, KnowledgeBase
 from kb.settings import KbSettings
@@ -27,7 +28,6 @@ HOURS = (
 )
 CHINESE = "# 药房\n\n药房每天早上八点半开门。周日药房休息。"
 QUESTION = "When does the pharmacy open on weekdays?"
-from kb.prompt import REFUSAL
 
 
 @pytest.fixture
