@@ -17,7 +17,7 @@ from app.evidence import chance
 from app.rewrite import standalone
 from app.settings import AppSettings, EngineSettings
 from kb import prompt
-from kb.models import describe
+from kb.models import context_tokens, describe
 from kb.records import Citation, Found, Hit
 from kb.search import KnowledgeBase, merge
 from kb.words import is_chinese
@@ -36,7 +36,8 @@ class Profile:
     def of(cls, engine: EngineSettings, app: AppSettings) -> "Profile":
         """A bundled model is small: short prompts, and the passages speak first."""
         bundled = describe(engine.model) if not engine.url else None
-        context, quotes = (160, 2) if bundled else (2000, 0)
+        context = context_tokens(engine.model if bundled else "")
+        quotes = 2 if bundled else 0
         return cls(
             bundled.languages if bundled else (),
             app.context_tokens or context,

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from finetune import feedback
+from finetune.data_settings import Format, Source
 from finetune.files import Object, Record, is_text, records, text
 from finetune.rows import MOST_CHARACTERS, Message, Origin, Row, first_reason
-from finetune.settings import Format, Source
 from kb.errors import BadData
 from kb.words import sentences
 
