@@ -25,9 +25,10 @@ def retrieval(
     as_json: AsJson = False,
 ) -> None:
     """nDCG@10, recall@10 and speed of hybrid, dense and lexical search, side by side."""
-    from app.collection import read
-    from app.collection_kb import build
     from app.eval_retrieval import evaluate, table
+    from app.raw_speed import measure
+    from kb.collection import read
+    from kb.collection_kb import build
     from kb.embedding import open_embedder
 
     configuration = load()
@@ -35,6 +36,7 @@ def retrieval(
     collection = read(dataset)
     embedder = open_embedder(settings, configuration.home)
     folder = build(collection, embedder, settings, configuration.home, say)
+    measure(folder, collection.passages, embedder)
     report = evaluate(collection, folder, embedder, settings, limit_queries)
     if as_json:
         show(report, True)

@@ -1,7 +1,7 @@
 """`vademecum eval retrieval`: how well and how quickly each mode finds what it should.
 
 Every query runs through `kb.search` in all three modes, its vector computed once. Knows nothing of
-how passages got into the knowledge base (`app.collection_kb`) nor of the command line.
+how passages got into the knowledge base (`kb.collection_kb`) nor of the command line.
 """
 
 import random
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from app.collection import Collection, Query
-from app.collection_kb import speeds
 from app.ranking import fold, ndcg, percentile, recall
+from app.raw_speed import speeds
+from kb.collection import Collection, Query
 from kb.embedding import Embedder
 from kb.search import KnowledgeBase, Mode
 from kb.settings import KbSettings

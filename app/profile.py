@@ -4,11 +4,9 @@ from dataclasses import dataclass
 
 from app.settings import AppSettings, EngineSettings
 from kb.manifest import Serving
-from kb.models import describe
+from kb.models import context_tokens, describe
 
-# A bundled model is small: short prompts, and the passages speak first (docs/decisions/004).
-_SMALL = Serving(evidence=0.15, context_tokens=160, quotes=2)
-_ANY = Serving(evidence=0.15, context_tokens=2000, quotes=0)
+_EVIDENCE = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +18,21 @@ class Profile:
     languages: tuple[str, ...]
     context_tokens: int
     quotes: int
-    evidence: float = _ANY.evidence
+    evidence: float = _EVIDENCE
 
     @classmethod
     def of(
         cls, engine: EngineSettings, app: AppSettings, release: Serving | None = None
     ) -> "Profile":
         """What a release asks for, or what suits the base; where `[app]` says something, that."""
-        bundled = describe(engine.model) if not engine.url else None
-        suits = release or (_SMALL if bundled else _ANY)
+        model = "" if engine.url else engine.model
+        bundled = describe(model)
+        suits = release or Serving(
+            evidence=_EVIDENCE,
+            context_tokens=context_tokens(model),
+            # A bundled model is small: the passages speak first (docs/decisions/004).
+            quotes=2 if bundled else 0,
+        )
         return cls(
             bundled.languages if bundled else (),
             app.context_tokens or suits.context_tokens,

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from app.collection import Collection, Query, read
-from app.collection_kb import build
 from app.evidence import chance
 from bench.server import parser, show
+from kb.collection import Collection, Query, read
+from kb.collection_kb import build
 from kb.embedding import open_embedder
 from kb.records import Found, Hit
 from kb.search import KnowledgeBase

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from app.collection import read
-from app.collection_kb import build
 from app.eval_retrieval import evaluate
 from bench.server import parser, show
+from kb.collection import read
+from kb.collection_kb import build
 from kb.embedding import open_embedder
 from kb.settings import KbSettings, load
 

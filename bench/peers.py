@@ -24,11 +24,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from app.collection import Collection, read
 from app.ranking import fold, ndcg, recall
 from bench.evidence import sample
 from bench.server import parser, percentiles, show
 from kb.chunking import chunk
+from kb.collection import Collection, read
 from kb.embedding import Embedder, open_embedder
 from kb.feed import Feed
 from kb.layout import DATABASE, LEXICAL

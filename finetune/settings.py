@@ -5,6 +5,8 @@ Unknown keys are refused with the nearest known one. Knows no defaults of models
 advises, the file decides.
 """
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,63 +14,13 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from finetune.rows import Role
+from finetune.data_settings import DataSettings, Knowledge, Source
 from kb.errors import BadConfiguration
 from kb.settings import Section, nearest
 
 Stage = Literal["pt", "sft", "rm", "dpo", "grpo"]
 Method = Literal["full", "lora", "qlora", "ptuning"]
-Format = Literal["alpaca", "sharegpt", "messages", "text", "feedback", "qa", "rows"]
-
-
-class Source(Section):
-    """A file of rows, and what they are for."""
-
-    path: Path
-    format: Format | Literal["auto"] = "auto"
-    role: Role = "domain"
-    ability: str = "chat"
-    licence: str = ""
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    """How often each row counts beside rows of the same role."""
-    most: Annotated[int | None, Field(ge=1)] = None
-    """Rows taken at most, drawn by the seed."""
-
-
-class Knowledge(Section):
-    """Rows made from a live knowledge base with the serving retriever and prompt."""
-
-    kb: str
-    questions: Path | None = None
-    """JSONL of {"question", "answers", "gold": [file names or passage ids]}; none: the engine at
-    `engine_url` asks about passages."""
-    engine_url: str = ""
-    most: Annotated[int | None, Field(ge=1)] = None
-    distractors: Annotated[int, Field(ge=0, le=20)] = 2
-    """Wrong hits of the serving retriever beside the gold passage, 0 to this many a row."""
-    refusals: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """Share of rows whose gold passage is left out, so that refusing is right."""
-    licence: str = ""
-
-
-class DataSettings(Section):
-    """`finetune data`: what rows come from, what is kept, how they are mixed."""
-
-    sources: tuple[Source, ...] = ()
-    knowledge: tuple[Knowledge, ...] = ()
-    mix: Mapping[Role, Annotated[float, Field(ge=0)]] = {}
-    """Shares of the roles in what is trained; empty: as many as there are."""
-    languages: tuple[str, ...] = ()
-    """Rows in other languages are dropped; empty: all stay."""
-    near_duplicate: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """Rows whose estimated Jaccard similarity is at least this are one row."""
-    perplexity_outliers: Annotated[float, Field(ge=0)] = 0.0
-    """Rows whose log perplexity under the base model is further than this many standard
-    deviations from the mean are dropped; 0: not measured."""
-    eval_files: tuple[Path, ...] = ()
-    """What the model will be judged on: rows that overlap with it are removed."""
-    val_size: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
-    """Share of the rows held out for the loss that stops a run."""
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 class EvalSettings(Section):
@@ -185,9 +137,12 @@ class TrainSettings(Section):
         return self.lora_alpha or 2 * self.lora_rank
 
 
-def load(file: Path, sets: Sequence[str] = ()) -> TrainSettings:
-    """Read YAML, with `--set key=value` (dots go into sections) over it. Relative paths are taken
-    from the file's folder. Raises BadConfiguration that names file and key."""
+def load(
+    file: Path, sets: Sequence[str] = (), environ: Mapping[str, str] = os.environ
+) -> TrainSettings:
+    """Read YAML, with `--set key=value` (dots go into sections) over it, and `${NAME}` from the
+    environment. Relative paths are taken from the file's folder. Raises BadConfiguration that
+    names file and key."""
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -198,6 +153,7 @@ def load(file: Path, sets: Sequence[str] = ()) -> TrainSettings:
         raise BadConfiguration(f"{file}: holds no keys")
     for one in sets:
         _set(document, one)
+    document = _expanded(document, environ, file)
     try:
         settings = TrainSettings.model_validate(document)
     except ValidationError as error:
@@ -221,6 +177,21 @@ def _set(document: dict[str, Any], one: str) -> None:
         table[name] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise BadConfiguration(f"--set {one}: not valid YAML") from error
+
+
+def _expanded(value: Any, environ: Mapping[str, str], file: Path) -> Any:
+    """Every text below, with its `${NAME}` replaced."""
+
+    def variable(found: re.Match[str]) -> str:
+        if found[1] not in environ:
+            raise BadConfiguration(f"{file}: {found[0]}: no such environment variable")
+        return environ[found[1]]
+
+    if isinstance(value, str):
+        return _VARIABLE.sub(variable, value)
+    if isinstance(value, dict):
+        return {key: _expanded(one, environ, file) for key, one in value.items()}
+    return [_expanded(one, environ, file) for one in value] if isinstance(value, list) else value
 
 
 def _resolve(value: Any, folder: Path) -> Any:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from xml.etree.ElementTree import ParseError
 
 from ingest import extract, mail, markup, office, scans
-from ingest.encoding import clean
 from ingest.kinds import (
     EMAIL,
     EXCEL,
@@ -31,6 +30,7 @@ from ingest.kinds import (
 from ingest.reflow import join_pages
 from ingest.scans import Ocr, Reading
 from ingest.tidy import join, tidy, title, unescape_json
+from kb.encoding import clean
 from kb.errors import Unreadable
 from kb.records import Parsed
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ingest.encoding import decode
+from kb.encoding import decode
 from kb.errors import Unreadable
 
 _OFFICE = "application/vnd.openxmlformats-officedocument."

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ingest.encoding import decode
+from kb.encoding import decode
 
 _SHOWN_HEAD = re.compile(r"\s*(?:\*\*[A-Z][\w-]*\*\*: .*\n+)+")
 

@@ -6,7 +6,7 @@ Knows nothing of formats.
 import html
 import re
 
-from ingest.encoding import clean
+from kb.encoding import clean
 
 # Kreuzberg escapes punctuation as if its Markdown would be rendered; a quotation must not hold
 # backslashes. Code and formulas are left as they are, and so are bars inside tables.

@@ -98,6 +98,12 @@ def describe(model: str) -> Bundled | None:
     return BUNDLED.get(model.removeprefix(PREFIX)) if model.startswith(PREFIX) else None
 
 
+def context_tokens(model: str) -> int:
+    """Room for references in the prompt that suits a model, in estimated tokens. A bundled one is
+    small and answers better from few sentences (docs/decisions/004-small-models.md)."""
+    return 160 if describe(model) else 2000
+
+
 def shown(model: str) -> str:
     """A model's name as strangers may see it: of a local folder, only what it is called."""
     return Path(model).name if model.startswith(_PATH_STARTS) else model

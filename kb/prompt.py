@@ -22,6 +22,8 @@ REFUSAL = {
 }
 """What is said where the references hold no answer: by the server without asking the model, and by
 a model that was trained to. By language."""
+SET_ASIDE = {"en": "Set aside: ", "zh": "不采用："}
+"""How a first line begins that names the references an answer does not use."""
 
 _CONTROL = re.compile(
     r"<(?=\||/?s>|/?(?:bos|eos|pad|unk|mask|cls|sep|think|tool_call|tool_response)>"
@@ -113,6 +115,13 @@ def nearest(question: str, hits: Sequence[Hit]) -> list[Quote]:
             overlap = sum(weight for word, weight in rarity.items() if word in held) / total
             out.append(Quote(hit, start, end, overlap - 0.1 * rank))
     return sorted(out, key=lambda quote: -quote.score)
+
+
+def set_aside(numbers: Sequence[int], language: str) -> str:
+    """The line in front of an answer that says which references it does not use (ChatLaw's
+    self-suggestion); nothing if it uses all. A dozen tokens: it names numbers and no reasons."""
+    marks = " ".join(f"[{n}]" for n in numbers)
+    return f"{SET_ASIDE[language]}{marks}\n" if numbers else ""
 
 
 def harmless(text: str) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from app.collection import read
-from app.collection_kb import build, speeds
 from app.eval_retrieval import evaluate, table
 from app.ranking import fold, ndcg, percentile, recall
+from app.raw_speed import speeds
+from kb.collection import read
+from kb.collection_kb import build
 from kb.embedding import FakeEmbedder
 from kb.errors import BadData
 from kb.layout import DATABASE
@@ -195,7 +196,7 @@ def test_other_words_make_the_lexical_index_anew_and_embed_nothing(
 def test_an_interrupted_run_goes_on_where_it_stopped(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.collection_kb.GROUP", 1)
+    monkeypatch.setattr("kb.collection_kb.GROUP", 1)
     collection = read(folder)
     whole = CountingEmbedder()
     build(collection, whole, SETTINGS, tmp_path / "whole", lambda message: None)

@@ -5,16 +5,15 @@ that was interrupted goes on where it stopped. Knows nothing of queries or score
 """
 
 import hashlib
-import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from app.collection import Collection, Passage
 from kb.chunking import VERSION as CHUNKER
 from kb.chunking import chunk
-from kb.embedding import Embedder, LocalEmbedder
+from kb.collection import Collection, Passage
+from kb.embedding import Embedder
 from kb.errors import StoreBroken
 from kb.feed import Feed
 from kb.layout import DATABASE, LEXICAL
@@ -27,8 +26,6 @@ from kb.store import Store, to_embed
 
 GROUP = 512
 """Passages of one embedding call and one transaction."""
-SAMPLE = 256
-"""Passages that are also encoded by the bare model, to compare speeds."""
 _FOLDER = "collection"
 Report = Callable[[str], None]
 
@@ -57,24 +54,12 @@ def build(
                 _index(store, folder / LEXICAL)
                 with store.transaction():
                     _add(store, "ingest_seconds", clock() - began)
-                _measure_raw(store, collection.passages, embedder, report, clock)
                 store.set_meta("complete", "1")
             else:
                 _index(store, folder / LEXICAL)
         finally:
             store.close()
     return folder
-
-
-def speeds(store: Store) -> dict[str, float | None]:
-    """Passages a second, of the run that embedded them."""
-
-    def rate(name: str) -> float | None:
-        seconds = float(store.meta(f"{name}_seconds") or 0)
-        count = float(store.meta(f"{name}_count") or 0)
-        return round(count / seconds, 1) if seconds else None
-
-    return {"ingest_passages_per_s": rate("ingest"), "raw_encode_passages_per_s": rate("raw")}
 
 
 class _Builder:
@@ -150,28 +135,3 @@ def _index(store: Store, folder: Path) -> None:
             index.catch_up(Feed(store).changes(index.generation))
     finally:
         index.close()
-
-
-def _measure_raw(
-    store: Store,
-    passages: Sequence[Passage],
-    embedder: Embedder,
-    report: Report,
-    clock: Callable[[], float],
-) -> None:
-    """The speed of the bare model on a sample, in this process: what ingest can at best reach.
-
-    Nothing for a remote or a fake embedder.
-    """
-    if not isinstance(embedder, LocalEmbedder):
-        return
-    report("measuring the bare model")
-    encode = embedder.model.encode
-    sample = random.Random(0).sample(list(passages), min(SAMPLE, len(passages)))
-    texts = [f"{p.title}\n{p.text}" for p in sample]
-    encode(texts[:8], show_progress_bar=False)  # the first call allocates
-    began = clock()
-    encode(texts, show_progress_bar=False)
-    with store.transaction():
-        _add(store, "raw_seconds", clock() - began)
-        _add(store, "raw_count", len(texts))

@@ -1,0 +1,121 @@
+"""What makes a row noise, each reason with a name. Pure; a reason says nothing of other rows.
+
+Rules 5 and 6 of practice: runs of repeated words or characters, non-word sequences, mojibake, rows
+that do not fit the base model. Thresholds are lenient: what is dropped is plainly broken.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from finetune.rows import Row
+from kb.words import CJK
+
+_WORD = re.compile(rf"[{CJK}]|[^\W_{CJK}]+(?:['’-][^\W_{CJK}]+)*")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+_MOJIBAKE = re.compile(
+    # UTF-8 read as Latin-1 or Windows-1252 ("â€™", "Ã©"), GBK read from replacement marks.
+    r"â€[\x80-\x9f™œ“”˜¦¢\"]|[ÃÂ][\x80-\xbf]|ï»¿|锟斤拷|烫烫烫|\ufffd|æ[\x80-\xbf]{2}"
+)
+_CHARACTERS = re.compile(r"([^\W\d_])\1{9,}|([!?！？。，,])\2{9,}")
+_PRINTED = re.compile(r"https?://\S+|\S+@\S+|`[^`]*`")
+_LONG = 50
+"""Letters and digits in one run: longer than any word, and than most formulas."""
+_TEMPLATE = re.compile(
+    r"<\|[a-z_]{2,20}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>"
+    r"|^\s*#{2,3} ?(?:Response|Instruction|Input|Human|Assistant|问题|回答) ?[:：]"
+    r"|\{\{ ?\w+ ?\}\}|^(?:Human|Assistant|USER|ASSISTANT): ",
+    re.MULTILINE,
+)
+_MANNERISM = re.compile(
+    r"\b(?:as an? (?:AI|artificial intelligence)\b(?: (?:language )?(?:model|assistant))?"
+    r"|I(?:'m| am) (?:just |only )?an? (?:AI|large|artificial)"
+    r"|my (?:training data|knowledge cutoff)"
+    r"|OpenAI|ChatGPT)"
+    r"|作为一[个名款种](?:AI|人工智能|大型?语言)|我是一[个款](?:AI|人工智能|大型?语言)",
+    re.IGNORECASE,
+)
+
+
+def control(row: Row) -> bool:
+    return bool(_CONTROL.search(whole(row)))
+
+
+def mojibake(row: Row) -> bool:
+    return bool(_MOJIBAKE.search(whole(row)))
+
+
+def repeated_characters(row: Row) -> bool:
+    return bool(_CHARACTERS.search(whole(row)))
+
+
+def repeated_words(row: Row) -> bool:
+    """A word, or a phrase of up to five, said four times or more in a row, or a reply of a few
+    words said over and over."""
+    said = [w.casefold() for w in _WORD.findall(whole(row)) if not w.isdigit()]
+    for size in range(1, 6):
+        # A Chinese character is no word: "哈哈哈哈" is laughter.
+        times = 4 if size > 1 else 6
+        run = 1
+        for at in range(size, len(said) - size + 1, size):
+            run = run + 1 if said[at : at + size] == said[at - size : at] else 1
+            if run >= times:
+                return True
+    triples = Counter(zip(said, said[1:], said[2:], strict=False))
+    return len(said) >= 60 and max(triples.values(), default=0) > len(said) / 6
+
+
+def repeated_lines(row: Row) -> bool:
+    lines = [line.strip() for line in whole(row).split("\n") if len(line.strip()) > 10]
+    _, most = Counter(lines).most_common(1)[0] if lines else ("", 0)
+    return most >= 3 and most > 0.3 * len(lines)
+
+
+def non_words(row: Row) -> bool:
+    """Runs without spaces that are no word of any language, or hardly a letter in all of it."""
+    text = _PRINTED.sub(" ", whole(row))
+    runs = [w for w in re.findall(r"[A-Za-z0-9+/=_]+", text) if len(w) > _LONG]
+    if any(not set(run) <= set("_=+/") for run in runs):
+        return True
+    visible = [c for c in text if not c.isspace()]
+    letters = sum(c.isalnum() for c in visible)
+    return len(visible) >= 40 and letters < 0.5 * len(visible)
+
+
+def degenerate(row: Row) -> bool:
+    """Nothing to learn from: no letter or digit, the question said back, a scrap of text."""
+    if row.text:
+        return len(row.text.strip()) < 40
+    reply, asked = row.reply.strip(), row.prompt[-1].content.strip()
+    if reply == (row.rejected or "").strip():
+        return True
+    return not any(c.isalnum() for c in reply) or reply.casefold() == asked.casefold()
+
+
+def template(row: Row) -> bool:
+    """Fragments of another model's template, or a placeholder that nobody filled in."""
+    return bool(_TEMPLATE.search(whole(row)))
+
+
+def mannerism(row: Row) -> bool:
+    """What another assistant says of itself."""
+    return bool(_MANNERISM.search(row.reply))
+
+
+REASONS: Mapping[str, Callable[[Row], bool]] = {
+    "control characters": control,
+    "mojibake": mojibake,
+    "repeated characters": repeated_characters,
+    "repeated words": repeated_words,
+    "repeated lines": repeated_lines,
+    "non-word sequences": non_words,
+    "degenerate": degenerate,
+    "template fragments": template,
+    "another assistant's manner": mannerism,
+}
+
+
+def whole(row: Row) -> str:
+    """Everything that a row says, but for the system's part, which is the house's own."""
+    said = [m.content for m in row.messages if m.role != "system"]
+    return "\n".join([*said, row.text, row.rejected or ""]).strip()
