@@ -1,0 +1,49 @@
+"""`finetune train` and `finetune merge`."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from finetune.settings import load
+from kb import settings as kb_settings
+
+Config = Annotated[Path, typer.Argument(help="A YAML file; see docs/finetuning.md.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="key=value over the file's.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+def register(cli: typer.Typer) -> None:
+    """Add this file's commands."""
+    cli.command("train")(train)
+
+
+def train(config: Config, sets: Sets = None, as_json: AsJson = False) -> None:
+    """Train as the configuration says; a run that was cut off goes on."""
+    # Said before transformers is imported: nothing here reports to anybody.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from finetune import train as training  # heavy libraries: not for `--help`
+
+    settings = load(config, sets or [])
+    done = training.train(settings, kb_settings.load().home, _say)
+    if as_json and done:
+        print(json.dumps(done, ensure_ascii=False))
+    elif done:
+        _show(done, settings.output_dir)
+
+
+def _show(done: dict[str, Any], folder: Path) -> None:
+    for name, loss in done["losses"].items():
+        print(f"loss ({name}): {loss['first']:.4f} -> {loss['last']:.4f}, best {loss['best']:.4f}")
+    print(
+        f"{done['steps']} steps, {done['tokens_seen']:,} tokens, {done['tokens_per_second']} tok/s,"
+        f" peak {done['peak_memory_mb']:,} MB, {done['seconds']:.0f} s"
+    )
+    print(f"{folder / done['result']} (step {done['best_step']})")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
