@@ -25,7 +25,11 @@ def train(config: Config, sets: Sets = None, as_json: AsJson = False) -> None:
     """Train as the configuration says; a run that was cut off goes on."""
     # Said before transformers is imported: nothing here reports to anybody.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from finetune import train as training  # heavy libraries: not for `--help`
+    from transformers.utils.logging import disable_progress_bar  # heavy: not for `--help`
+
+    from finetune import train as training
+
+    disable_progress_bar()  # of loading weights; a run has its own
 
     settings = load(config, sets or [])
     done = training.train(settings, kb_settings.load().home, _say)
