@@ -29,7 +29,7 @@ def train(config: Config, sets: Sets = None, as_json: AsJson = False) -> None:
 
     from finetune import train as training
 
-    disable_progress_bar()  # of loading weights; a run has its own
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights; a run has its own
 
     settings = load(config, sets or [])
     done = training.train(settings, kb_settings.load().home, _say)

@@ -26,11 +26,12 @@ from transformers import (
 )
 
 from finetune import device
-from finetune.settings import Stage, TrainSettings
+from finetune.settings import TrainSettings
 from kb.errors import BadConfiguration, ModelBroken
 
 MOST_RANK = 512
 """vLLM's largest --max-lora-rank."""
+_REPACKS = "support_avx512bf16_for_cpu"
 Model = PreTrainedModel | PeftModel
 
 
@@ -80,6 +81,8 @@ def load(folder: str, settings: TrainSettings, *, bf16: bool, pad: int | None = 
         base = kind.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError) as error:
         raise ModelBroken(f"{folder}: the model cannot be read: {_line(error)}") from error
+    if settings.finetuning_type == "qlora":
+        _keep_layout(base)
     base.config.use_cache = False
     if pad is not None:
         base.config.pad_token_id = pad
@@ -94,6 +97,14 @@ def four_bit(bf16: bool) -> BitsAndBytesConfig:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16 if bf16 else torch.float32,
     )
+
+
+def _keep_layout(base: PreTrainedModel) -> None:
+    """On a CPU with AVX512_BF16, bitsandbytes repacks 4-bit weights for inference at the first
+    evaluation, and what is packed so has no gradient (and must have rows of 64)."""
+    for module in base.modules():
+        if hasattr(module, _REPACKS):
+            setattr(module, _REPACKS, False)
 
 
 def adapt(base: PreTrainedModel, settings: TrainSettings) -> PeftModel:
@@ -142,10 +153,6 @@ def sizes(model: Model) -> tuple[int, int]:
         return int(every), int(trained)
     every = model.num_parameters()
     return every, model.num_parameters(only_trainable=True)
-
-
-def is_causal(stage: Stage) -> bool:
-    return stage != "rm"
 
 
 def _line(error: Exception) -> str:

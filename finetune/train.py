@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from finetune import device, models, runs, stages, trainset
 from finetune.checkpoints import last, sync
+from finetune.parts import Parts
 from finetune.progress import Progress
 from finetune.settings import TrainSettings
 from kb.errors import TrainingStopped
@@ -50,16 +51,17 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
         every, trained = models.sizes(model)
         report(f"{trained:,} of {every:,} parameters are trained, on {device.name()}")
         progress = Progress()
-        ready = stages.prepare(settings, rows, model, tokenizer, bf16=bf16, progress=progress)
+        parts = Parts(settings, rows, model, tokenizer, bf16)
+        trainer, ledger = stages.prepare(parts, progress)
         main = PartialState().is_main_process
         if main:
             settings.output_dir.mkdir(parents=True, exist_ok=True)
             runs.write_json(settings.output_dir / runs.BEGUN, wanted)
-        ready.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     if not main:
         return {}
-    state = ready.trainer.state
+    state = trainer.state
     result = _result(settings, Path(state.best_model_checkpoint or _newest(settings)), folder)
     curves = runs.losses(state.log_history)
     runs.plot(curves, f"{settings.output_dir.name} ({settings.stage})", _curves(settings))
@@ -80,12 +82,12 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
         },
         "parameters": {"all": every, "trained": trained},
         "rows": {
-            "trained": ready.ledger.rendered,
-            "too_long": ready.ledger.too_long,
+            "trained": ledger.rendered,
+            "too_long": ledger.too_long,
             "held_out": {role: len(some) for role, some in rows.held_out.items()},
-            "tokens": ready.ledger.tokens,
-            "trained_tokens": ready.ledger.trained_tokens,
-            "longest": ready.ledger.longest,
+            "tokens": ledger.tokens,
+            "trained_tokens": ledger.trained_tokens,
+            "longest": ledger.longest,
             "sha256": rows.sha256,
         },
         "tokens_seen": int(state.num_input_tokens_seen),

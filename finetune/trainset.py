@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finetune.render import Ledger, Rendered, Renderer, render
 from finetune.rows import Role, Row, read
-from finetune.settings import Stage, TrainSettings
+from finetune.settings import TrainSettings
 from kb.errors import BadData
 
 TRAIN = "train.jsonl"
@@ -31,35 +31,38 @@ def load(settings: TrainSettings) -> TrainSet:
     file = settings.dataset or settings.output_dir / "data"
     file = file / TRAIN if file.is_dir() or not file.suffix else file
     beside = file.with_name(HELD_OUT)
-    train = _read(file, settings.stage)
+    train = _read(file, settings)
     if not train:
         raise BadData(f"{file}: holds no rows")
     held: dict[Role, list[Row]] = {}
-    for row in _read(beside, settings.stage) if beside.is_file() else ():
+    for row in _read(beside, settings) if beside.is_file() else ():
         held.setdefault(row.role, []).append(row)
     digest = hashlib.sha256(file.read_bytes())
     digest.update(beside.read_bytes() if beside.is_file() else b"")
     return TrainSet(train, {r: tuple(held[r]) for r in sorted(held)}, file, digest.hexdigest())
 
 
-def _read(file: Path, stage: Stage) -> tuple[Row, ...]:
+def _read(file: Path, settings: TrainSettings) -> tuple[Row, ...]:
     rows = []
     for row in read(file):
-        if missing := lacks(row, stage):
+        if missing := lacks(row, settings):
             raise BadData(f"{file}: the row of {row.origin.source} {missing}")
         rows.append(row)
     return tuple(rows)
 
 
-def lacks(row: Row, stage: Stage) -> str:
+def lacks(row: Row, settings: TrainSettings) -> str:
     """Why a stage cannot train on a row; empty if it can.
 
     pt and sft take both kinds of rows: replayed text beside answers, and answers beside text.
     """
+    stage = settings.stage
     if stage in ("rm", "dpo") and row.rejected is None:
         return f"has no `rejected` answer, which stage {stage} needs"
-    if stage == "grpo" and not row.messages:
-        return "has no `messages`, whose question stage grpo asks"
+    if stage in ("rm", "dpo", "grpo") and not row.messages:
+        return f"has no `messages`, which stage {stage} needs"
+    if stage == "grpo" and row.answer is None and not settings.reward_model:
+        return "has no `answer` to judge by, and no reward_model is set"
     return ""
 
 

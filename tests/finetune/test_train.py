@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from finetune.rows import Origin, Row
@@ -21,12 +22,87 @@ def trained(settings: TrainSettings) -> dict[str, Any]:
     return train(settings, settings.output_dir / "home", said.append)
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", "lora", "qlora", "ptuning"])
 def test_the_loss_falls(tmp_path: Path, tiny_model: Path, method: str) -> None:
-    done = trained(run(tmp_path, tiny_model, finetuning_type=method))
-    assert done["losses"]["train"]["last"] < done["losses"]["train"]["first"] - 0.1
+    keys = {"learning_rate": 0.3} if method == "ptuning" else {}
+    done = trained(run(tmp_path, tiny_model, finetuning_type=method, **keys))
+    least = 0.03 if method == "ptuning" else 0.1  # a soft prompt in front of random weights
+    assert done["losses"]["train"]["last"] < done["losses"]["train"]["first"] - least
     for role in ("domain", "general"):
         assert done["losses"][role]["last"] < done["losses"][role]["first"]
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("stage", ["rm", "dpo"])
+def test_a_better_answer_is_told_from_a_worse(
+    tmp_path: Path, tiny_model: Path, stage: str, method: str
+) -> None:
+    better = rows(12, rejected="nobody knows")
+    keys = {"stage": stage, "finetuning_type": method, "learning_rate": 3e-3}
+    done = trained(run(tmp_path, tiny_model, better, **keys))
+    for curve in ("train", "domain", "general"):
+        assert done["losses"][curve]["last"] < done["losses"][curve]["first"]
+    assert done["losses"]["train"]["first"] == pytest.approx(0.693, abs=0.1)
+
+
+def test_dpo_goes_on_from_an_adapter_and_is_held_near_to_it(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    trained(run(tmp_path / "sft", tiny_model))
+    better = rows(12, rejected="nobody knows")
+    adapter = tmp_path / "sft/adapter"
+    done = trained(
+        run(tmp_path / "dpo", tiny_model, better, stage="dpo", adapter_name_or_path=adapter)
+    )
+    # Both are the same model at first: no answer is preferred yet.
+    assert done["losses"]["train"]["first"] == pytest.approx(0.6931, abs=1e-3)
+    assert done["losses"]["train"]["last"] < done["losses"]["train"]["first"]
+    assert len(load_file(tmp_path / "dpo/adapter/adapter_model.safetensors")) == len(
+        load_file(adapter / "adapter_model.safetensors")
+    )
+
+
+def test_grpo_makes_the_rewarded_likelier(tmp_path: Path, tiny_model: Path) -> None:
+    """The reward is a letter that random weights do say."""
+    asked = rows(4, answer="a")
+    keys = {"num_generations": 4, "max_completion_length": 16, "beta": 0.001, "lora_rank": 32}
+    done = trained(
+        run(
+            tmp_path,
+            tiny_model,
+            asked,
+            stage="grpo",
+            **keys,
+            learning_rate=0.05,
+            per_device_train_batch_size=8,
+            gradient_accumulation_steps=1,
+            num_train_epochs=15,
+        )
+    )
+    state = json.loads((tmp_path / f"checkpoint-{done['steps']}/trainer_state.json").read_text())
+    worth = [entry["reward"] for entry in state["log_history"] if "reward" in entry]
+    assert sum(worth[-5:]) > sum(worth[:5])
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_text_is_trained_whole(tmp_path: Path, tiny_model: Path, packing: bool) -> None:
+    texts = [
+        Row(text=f"Ward {n} opens at nine. " * 3, origin=Origin(source=f"book.txt:{n}"))
+        for n in range(8)
+    ]
+    done = trained(run(tmp_path, tiny_model, texts, stage="pt", packing=packing, cutoff_len=256))
+    assert done["rows"]["trained_tokens"] == done["rows"]["tokens"] - 8
+    assert done["tokens_seen"] == round(done["epochs"]) * done["rows"]["tokens"]
+    assert done["losses"]["train"]["last"] < done["losses"]["train"]["first"]
+
+
+def test_packing_trains_the_same_tokens_in_fewer_batches(tmp_path: Path, tiny_model: Path) -> None:
+    one_step = {"max_steps": 1, "per_device_train_batch_size": 12, "gradient_accumulation_steps": 1}
+    plain = trained(run(tmp_path / "a", tiny_model, **one_step))
+    packed = trained(run(tmp_path / "b", tiny_model, **one_step, packing=True, cutoff_len=128))
+    assert packed["tokens_seen"] == plain["tokens_seen"]
+    assert packed["losses"]["train"] == pytest.approx(plain["losses"]["train"], rel=1e-5)
+    assert packed["losses"]["domain"] == pytest.approx(plain["losses"]["domain"], rel=1e-4)
 
 
 def test_the_result_answers_otherwise_and_its_base_is_untouched(
