@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +19,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stand
 def register(cli: typer.Typer) -> None:
     """Add this file's commands."""
     cli.command("train")(train)
+    cli.command("merge")(merge)
 
 
 def train(config: Config, sets: Sets = None, as_json: AsJson = False) -> None:
@@ -37,6 +38,25 @@ def train(config: Config, sets: Sets = None, as_json: AsJson = False) -> None:
         print(json.dumps(done, ensure_ascii=False))
     elif done:
         _show(done, settings.output_dir)
+
+
+def merge(
+    config: Config,
+    sets: Sets = None,
+    quantize: Annotated[
+        Literal["none", "4bit"], typer.Option(help="4bit: NF4 weights, for large models.")
+    ] = "none",
+    as_json: AsJson = False,
+) -> None:
+    """Write a finished run's weights as one model folder."""
+    from finetune import merge as merging
+
+    settings = load(config, sets or [])
+    done = merging.merge(settings, kb_settings.load().home, _say, quantize)
+    if as_json:
+        print(json.dumps(done, ensure_ascii=False))
+    else:
+        print(f"{done['folder']} ({done['bytes'] / 1e6:,.1f} MB)")
 
 
 def _show(done: dict[str, Any], folder: Path) -> None:

@@ -14,7 +14,7 @@ from finetune.arguments import arguments
 from finetune.parts import Parts, Ready, Run
 from kb.errors import BadConfiguration
 
-import_module("trl.import_utils").is_vllm_available = lambda min_version=None: False
+setattr(import_module("trl.import_utils"), "is_vllm_available", lambda min_version=None: False)  # noqa: B010
 
 from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: E402
 

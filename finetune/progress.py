@@ -26,9 +26,9 @@ Clock = Callable[[], float]
 class Progress(TrainerCallback):
     """Give it to one trainer, for one run."""
 
-    def __init__(self, clock: Clock = time.monotonic, out: TextIO = sys.stderr) -> None:
+    def __init__(self, clock: Clock = time.monotonic, out: TextIO | None = None) -> None:
         self._clock = clock
-        self._out = out
+        self._out = out or sys.stderr
         self._step_begun = 0.0
         self._tokens_before = 0
         self._steps_before = 0
