@@ -10,6 +10,7 @@
     │   ├── AlreadyExists         a name that is taken
     │   ├── WriterBusy            another process writes this knowledge base
     │   ├── StoreBroken           the database of a knowledge base cannot be used
+    │   ├── TrainingStopped       a training run ran out of memory or disk
     │   └── Unreadable            a document that cannot be turned into text (has a code)
     └── Transient                 the same call may succeed later
         ├── EngineDown            the language model cannot be reached
@@ -63,6 +64,10 @@ class WriterBusy(Permanent):
 
 class StoreBroken(Permanent):
     """The database of a knowledge base is damaged, or newer than this program."""
+
+
+class TrainingStopped(Permanent):
+    """A training run ran out of memory or disk; what it saved before is whole."""
 
 
 class Unreadable(Permanent):

@@ -1,0 +1,135 @@
+"""Checkpoints that are whole or not there: written beside, synced, renamed, and only then rotated.
+
+A kill or a full disk in the middle of a save leaves the one before as it was. Knows transformers'
+Trainer, whose saving it wraps; nothing of stages or rows.
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import Trainer
+from transformers.trainer_utils import rotate_checkpoints
+
+from kb.errors import TrainingStopped
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+_STATE = "trainer_state.json"
+_SAVING = ".saving"
+_PROMPT = "prompt_encoder.safetensors"
+
+
+def last(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run folder."""
+    found = [
+        (int(match[1]), path)
+        for path in folder.glob("checkpoint-*")
+        if (match := _NAME.fullmatch(path.name)) and (path / _STATE).is_file()
+    ]
+    return max(found)[1] if found else None
+
+
+class WholeCheckpoints(Trainer):
+    """A Trainer (mix it in front) whose checkpoints are never seen half written."""
+
+    _staging: Path | None = None
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Where transformers writes: beside, while a checkpoint is being saved."""
+        return str(self._staging or super()._get_output_dir(trial))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Raises TrainingStopped if it cannot be written; the one before stays."""
+        home = Path(str(self.args.output_dir))
+        name = f"checkpoint-{self.state.global_step}"
+        self._clear(home / _SAVING)
+        self._staging = home / _SAVING
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                self._name_best(home, home / _SAVING / name)
+                sync(home / _SAVING / name)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(home / _SAVING, ignore_errors=True)
+            raise TrainingStopped(_why(error, name, home)) from error
+        finally:
+            self._staging = None
+        if self.args.should_save:
+            shutil.rmtree(home / name, ignore_errors=True)
+            (home / _SAVING / name).rename(home / name)
+            sync_one(home)
+            shutil.rmtree(home / _SAVING, ignore_errors=True)
+            rotate_checkpoints(
+                str(home), self.args.save_total_limit, self.state.best_model_checkpoint
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _clear(self, folder: Path) -> None:
+        """What an earlier run left there."""
+        if self.args.should_save:
+            shutil.rmtree(folder, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+    def _name_best(self, home: Path, written: Path) -> None:
+        """transformers looked for the best checkpoint beside the one it was writing."""
+        step = self.state.best_global_step
+        best = home / f"checkpoint-{step}"
+        if step and (best.is_dir() or best.name == written.name):
+            self.state.best_model_checkpoint = str(best)
+            self.state.save_to_json(str(written / _STATE))
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """A soft prompt's encoder too: PEFT saves only what it computes, from which no training
+        can go on."""
+        super()._save(output_dir, state_dict)
+        if (encoder := _prompt_encoder(self.model)) and output_dir:
+            save_file(encoder.state_dict(), Path(output_dir) / _PROMPT)
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if encoder := _prompt_encoder(self.model):
+            encoder.load_state_dict(load_file(Path(resume_from_checkpoint) / _PROMPT))
+
+
+def _prompt_encoder(model: Any) -> nn.Module | None:
+    if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
+        encoder = model.prompt_encoder[model.active_adapter]
+        assert isinstance(encoder, nn.Module)
+        return encoder
+    return None
+
+
+def _why(error: Exception, name: str, home: Path) -> str:
+    before = last(home)
+    kept = f"{before.name} is whole; the run goes on from it" if before else "there is none before"
+    said = " ".join(str(error).split())[:200]
+    return f"{home}: {name} could not be written: {said} ({kept})"
+
+
+def sync(folder: Path) -> None:
+    """Make everything in a folder durable."""
+    for path in folder.rglob("*"):
+        sync_one(path)
+    sync_one(folder)
+
+
+def sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))["global_step"])

@@ -1,0 +1,88 @@
+"""`finetune merge`: a finished run -> a folder with whole weights, in bfloat16 or 4 bits.
+
+Knows what a run leaves; nothing of releases and engines.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from finetune import models, runs
+from finetune.checkpoints import sync
+from finetune.settings import TrainSettings
+from kb.errors import BadConfiguration, TrainingStopped
+from kb.models import locate
+
+Quantize = Literal["none", "4bit"]
+MERGED = "merged"
+
+
+def merge(
+    settings: TrainSettings,
+    home: Path,
+    report: Callable[[str], None],
+    quantize: Quantize = "none",
+) -> dict[str, Any]:
+    """Write `merged/` (or `merged-4bit/`) into the run folder, complete or not there; returns where
+    and how large. Raises BadConfiguration for a run that has no whole weights to give."""
+    _check(settings)
+    base = locate(settings.model_name_or_path, home, report=report)
+    folder = settings.output_dir / (MERGED if quantize == "none" else f"{MERGED}-{quantize}")
+    beside = folder.with_name(f".{folder.name}.writing")
+    for path in (beside, folder):
+        shutil.rmtree(path, ignore_errors=True)
+    try:
+        beside.mkdir()
+        _whole(settings, base).save_pretrained(beside)
+        models.tokenizer(base).save_pretrained(beside)
+        if quantize == "4bit":
+            _quantize(beside)
+        sync(beside)
+        beside.rename(folder)
+    except OSError as error:
+        raise TrainingStopped(f"{folder}: could not be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    return {"folder": str(folder), "bytes": size, "quantize": quantize}
+
+
+def _check(settings: TrainSettings) -> None:
+    if not (settings.output_dir / runs.DONE).is_file():
+        raise BadConfiguration(f"output_dir: {settings.output_dir} holds no finished run")
+    if settings.finetuning_type == "ptuning":
+        raise BadConfiguration("finetuning_type: a soft prompt has no weights to merge")
+    if settings.stage == "rm":
+        raise BadConfiguration("stage: a reward model answers nothing; there is nothing to serve")
+
+
+def _whole(settings: TrainSettings, base: str) -> PreTrainedModel:
+    """Added up in float32, then rounded once."""
+    if settings.finetuning_type == "full":
+        made = AutoModelForCausalLM.from_pretrained(
+            settings.output_dir / "model", dtype=torch.bfloat16
+        )
+    else:
+        bare = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        tuned = PeftModel.from_pretrained(bare, str(settings.output_dir / "adapter"))
+        made = tuned.merge_and_unload(safe_merge=True).to(torch.bfloat16)
+    assert isinstance(made, PreTrainedModel)
+    return made
+
+
+def _quantize(folder: Path) -> None:
+    """Replace a folder's weights by 4-bit ones, which transformers and vLLM load as they are."""
+    small = AutoModelForCausalLM.from_pretrained(
+        folder, quantization_config=models.four_bit(bf16=True), dtype=torch.bfloat16
+    )
+    for weights in folder.glob("*.safetensors*"):
+        weights.unlink()
+    small.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert config["quantization_config"]["load_in_4bit"]

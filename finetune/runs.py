@@ -1,0 +1,151 @@
+"""A run's folder: may it begin, does it go on, is it finished; curves; and run.json, written last.
+
+begun.json        what decides the run: settings and data. A resume must agree with it.
+checkpoint-N/     whole checkpoints; .saving/ is one that is being written
+adapter/, model/  the result, taken from the best checkpoint
+losses.png
+run.json          what was done, with what, how well. Where it is, the run is complete.
+"""
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from finetune.checkpoints import last, sync_one
+from finetune.settings import TrainSettings
+from kb.errors import BadConfiguration
+
+BEGUN = "begun.json"
+DONE = "run.json"
+CURVES = "losses.png"
+_LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "vademecum")
+_FREE = {
+    "output_dir",
+    "dataset",
+    "report_to",
+    "logging_steps",
+    "save_steps",
+    "eval_steps",
+    "save_total_limit",
+    "patience",
+    "resume_from_checkpoint",
+    "allow",
+    "data",
+    "eval",
+    "release",
+}
+"""Keys that may differ when a run goes on: they do not change what a step does."""
+
+
+def decisive(settings: TrainSettings, data: str) -> dict[str, Any]:
+    """What two runs must share to be one; `data` is the hash of the rows."""
+    chosen = settings.model_dump(mode="json")
+    return {k: v for k, v in chosen.items() if k not in _FREE} | {"rows": data}
+
+
+def finished(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The run.json of the same run, if it was finished already."""
+    if not (folder / DONE).is_file() or _changed(folder, wanted):
+        return None
+    document = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    assert isinstance(document, dict)
+    return document
+
+
+def resumed(settings: TrainSettings, wanted: Mapping[str, Any]) -> Path | None:
+    """The checkpoint to go on from. Raises BadConfiguration if the folder holds another run's, or
+    the named one is none."""
+    folder, asked = settings.output_dir, settings.resume_from_checkpoint
+    if isinstance(asked, Path):
+        found = last(asked.parent) if asked.is_dir() else None
+        if found is None or not (asked / "trainer_state.json").is_file():
+            raise BadConfiguration(f"resume_from_checkpoint: {asked} is no whole checkpoint")
+        return asked
+    found = last(folder)
+    if found is None:
+        return None
+    if not asked:
+        raise BadConfiguration(
+            f"resume_from_checkpoint: false, and output_dir {folder} holds {found.name} of an"
+            " earlier run; remove that folder or name another"
+        )
+    if changed := _changed(folder, wanted):
+        raise BadConfiguration(
+            f"output_dir: {folder} holds {found.name} of a run with other {', '.join(changed)};"
+            " name another output_dir, or remove it"
+        )
+    return found
+
+
+def _changed(folder: Path, wanted: Mapping[str, Any]) -> list[str]:
+    file = folder / BEGUN
+    begun = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return sorted(k for k in {*begun, *wanted} if begun.get(k) != wanted.get(k))
+
+
+def write_json(file: Path, document: Mapping[str, Any]) -> None:
+    """Beside, synced, renamed."""
+    beside = file.with_name(f".{file.name}.writing")
+    beside.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    sync_one(beside)
+    beside.replace(file)
+    sync_one(file.parent)
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def revision() -> str:
+    """The commit of this code, with + where it was changed since; empty outside a checkout."""
+    here = Path(__file__).parent
+    said = []
+    for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(here), *command], capture_output=True, text=True, check=True
+            )
+        except (OSError, subprocess.CalledProcessError):
+            return ""
+        said.append(done.stdout.strip())
+    return said[0] + ("+" if said[1] else "")
+
+
+def losses(history: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """Curves of a trainer's log: `train`, and one for each held-out role."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for entry in history:
+        for key, value in entry.items():
+            if key == "loss":
+                curves.setdefault("train", []).append((entry["step"], value))
+            elif key.startswith("eval_") and key.endswith("_loss"):
+                curves.setdefault(key[5:-5], []).append((entry["step"], value))
+    return curves
+
+
+def plot(curves: Mapping[str, Sequence[tuple[int, float]]], title: str, file: Path) -> None:
+    """Loss by step as PNG, one line a curve."""
+    # Not at the top: importing pyplot takes a second, and only this needs it.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for name, points in curves.items():
+        steps, values = zip(*points, strict=True)
+        style = {"alpha": 0.7} if name == "train" else {"marker": "o"}
+        axes.plot(steps, values, label=name if name == "train" else f"held out: {name}", **style)
+    axes.set(title=title, xlabel="step", ylabel="loss")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    FigureCanvasAgg(figure)
+    figure.savefig(file, format="png")

@@ -1,0 +1,164 @@
+"""`finetune train`: one run from top to bottom, from configuration to run.json.
+
+Knows the order of things; what a stage, a model or a checkpoint is stands in the modules it calls.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, set_seed
+
+from finetune import device, models, runs, stages, trainset
+from finetune.checkpoints import last, sync
+from finetune.parts import Parts
+from finetune.progress import Progress
+from finetune.settings import TrainSettings
+from kb.errors import TrainingStopped
+from kb.models import locate
+
+Report = Callable[[str], None]
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]:
+    """Train, or go on from the last whole checkpoint; returns what run.json says.
+
+    `home` is where bundled weights are unpacked. Raises BadConfiguration and BadData before
+    anything is computed, TrainingStopped when memory or disk run out.
+    """
+    begun = time.monotonic()
+    models.check(settings)
+    rows = trainset.load(settings)
+    wanted = runs.decisive(settings, rows.sha256)
+    if (done := runs.finished(settings.output_dir, wanted)) is not None:
+        report(f"{settings.output_dir} is finished already")
+        return done
+    checkpoint = runs.resumed(settings, wanted)
+    report(f"going on from {checkpoint}" if checkpoint else f"training on {len(rows.train)} rows")
+
+    set_seed(settings.seed)
+    bf16 = device.has_bf16() if settings.bf16 is None else settings.bf16
+    folder = locate(settings.model_name_or_path, home, report=report)
+    tokenizer = models.tokenizer(folder)
+    with _in_memory():
+        model = models.load(folder, settings, bf16=bf16, pad=tokenizer.pad_token_id)
+        every, trained = models.sizes(model)
+        report(f"{trained:,} of {every:,} parameters are trained, on {device.name()}")
+        progress = Progress()
+        parts = Parts(settings, rows, model, tokenizer, bf16)
+        trainer, ledger = stages.prepare(parts, progress)
+        main = PartialState().is_main_process
+        if main:
+            settings.output_dir.mkdir(parents=True, exist_ok=True)
+            runs.write_json(settings.output_dir / runs.BEGUN, wanted)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    if not main:
+        return {}
+    state = trainer.state
+    result = _result(settings, Path(state.best_model_checkpoint or _newest(settings)), folder)
+    curves = runs.losses(state.log_history)
+    runs.plot(curves, f"{settings.output_dir.name} ({settings.stage})", _curves(settings))
+    document = {
+        "format": 1,
+        "model": settings.model_name_or_path,
+        "stage": settings.stage,
+        "finetuning_type": settings.finetuning_type,
+        "result": result.name,
+        "steps": state.global_step,
+        "epochs": round(state.epoch or 0.0, 3),
+        "best_step": state.best_global_step or state.global_step,
+        "stopped_early": state.global_step < state.max_steps,
+        "resumed_from": checkpoint.name if checkpoint else None,
+        "losses": {
+            name: {"first": points[0][1], "last": points[-1][1], "best": min(v for _, v in points)}
+            for name, points in curves.items()
+        },
+        "parameters": {"all": every, "trained": trained},
+        "rows": {
+            "trained": ledger.rendered,
+            "too_long": ledger.too_long,
+            "held_out": {role: len(some) for role, some in rows.held_out.items()},
+            "tokens": ledger.tokens,
+            "trained_tokens": ledger.trained_tokens,
+            "longest": ledger.longest,
+            "sha256": rows.sha256,
+        },
+        "tokens_seen": int(state.num_input_tokens_seen),
+        "tokens_per_second": round(progress.tokens_per_second, 1),
+        "peak_memory_mb": round(device.peak_mb()),
+        "seconds": round(time.monotonic() - begun, 1),
+        "device": device.name(),
+        "bf16": bf16,
+        "versions": runs.versions(),
+        "revision": runs.revision(),
+        "settings": settings.model_dump(mode="json"),
+    }
+    runs.write_json(settings.output_dir / runs.DONE, document)
+    return document
+
+
+def _curves(settings: TrainSettings) -> Path:
+    return settings.output_dir / runs.CURVES
+
+
+def _newest(settings: TrainSettings) -> Path:
+    found = last(settings.output_dir)
+    assert found is not None, "transformers saves when a run ends"
+    return found
+
+
+def _result(settings: TrainSettings, best: Path, base: str) -> Path:
+    """`adapter/` or `model/` of a run, complete or not there. The tokenizer is the base's."""
+    full = settings.finetuning_type == "full"
+    folder = settings.output_dir / ("model" if full else "adapter")
+    beside = folder.with_name(f".{folder.name}.writing")
+    try:
+        for path in (beside, folder):
+            shutil.rmtree(path, ignore_errors=True)
+        beside.mkdir()
+        if full:
+            rm = settings.stage == "rm"
+            kind = AutoModelForSequenceClassification if rm else AutoModelForCausalLM
+            kind.from_pretrained(best, dtype=torch.bfloat16).save_pretrained(beside)
+            models.tokenizer(base).save_pretrained(beside)
+        else:
+            for name in _ADAPTER:
+                shutil.copyfile(best / name, beside / name)
+        sync(beside)
+        beside.rename(folder)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise TrainingStopped(
+            f"{folder}: could not be written: {error.strerror}; {best.name} is whole: free some"
+            " space and start again"
+        ) from error
+    return folder
+
+
+@contextmanager
+def _in_memory() -> Iterator[None]:
+    """The one place that knows how running out of memory looks."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            raise
+        raise TrainingStopped(
+            f"too little memory (peak {device.peak_mb():.0f} MB): lower"
+            " per_device_train_batch_size (and raise gradient_accumulation_steps), lower"
+            " cutoff_len, set gradient_checkpointing: true, or finetuning_type: qlora"
+        ) from error
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        sign in said for sign in ("can't allocate memory", "out of memory", "CUDA_ERROR_OUT_OF")
+    )

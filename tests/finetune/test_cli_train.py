@@ -1,0 +1,69 @@
+"""The commands: what they print, where, and how they end."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from finetune import cli
+from tests.finetune.small_runs import run
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VADEMECUM_HOME", str(tmp_path / "home"))
+    settings = run(tmp_path / "run", tiny_model)
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(settings.model_dump(mode="json", exclude_unset=True)))
+    return file
+
+
+def called(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr("sys.argv", ["finetune", *arguments])
+    return cli.main()
+
+
+def test_json_is_all_that_stands_on_standard_output(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        called("train", str(config), "--json", "--set", "max_steps=3", monkeypatch=monkeypatch) == 0
+    )
+    printed = capsys.readouterr()
+    done = json.loads(printed.out)
+    assert done == json.loads((config.parent / "run/run.json").read_text())
+    assert "step 3/3: loss" in printed.err and "tok/s" in printed.err and "left" in printed.err
+    assert called("merge", str(config), "--json", monkeypatch=monkeypatch) == 0
+    assert json.loads(capsys.readouterr().out)["quantize"] == "none"
+
+
+def test_people_read_losses_speed_and_where_the_result_is(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called("train", str(config), monkeypatch=monkeypatch) == 0
+    said = capsys.readouterr().out
+    assert "loss (train): " in said and "loss (domain): " in said
+    assert f"{config.parent / 'run/adapter'} (step 9)" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        ("lora_rnk=8", 3, "unknown key"),
+        ("dataset=/no/such.jsonl", 3, "/no/such.jsonl: No such file"),
+        ("model_name_or_path=nothing", 1, "no model is called 'nothing'"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_an_exit_code(
+    config: Path,
+    change: str,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert called("train", str(config), "--set", change, monkeypatch=monkeypatch) == code
+    printed = capsys.readouterr()
+    assert said in printed.err.splitlines()[-1] and not printed.out
+    assert "Traceback" not in printed.err

@@ -1,0 +1,133 @@
+"""A run that is killed goes on exactly; a disk that fills up takes no checkpoint with it."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from finetune.checkpoints import last
+from finetune.settings import TrainSettings
+from finetune.train import train
+from kb.errors import TrainingStopped
+from tests.finetune.small_runs import rows, run
+
+ROOT = Path(__file__).parents[2]
+
+
+def trained(settings: TrainSettings) -> dict[str, Any]:
+    return train(settings, settings.output_dir / "home", lambda said: None)
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """Losses of all steps, as the newest checkpoint remembers them."""
+    checkpoint = last(folder)
+    assert checkpoint is not None
+    entries = json.loads((checkpoint / "trainer_state.json").read_text())["log_history"]
+    return [
+        {k: v for k, v in one.items() if k in ("step", "grad_norm") or k.endswith("loss")}
+        for one in entries
+    ]
+
+
+def start(settings: TrainSettings) -> subprocess.Popen[bytes]:
+    config = settings.output_dir / "run.yaml"
+    document = settings.model_dump(mode="json", exclude_unset=True)
+    config.write_text(yaml.safe_dump(document), encoding="utf-8")
+    command = [sys.executable, "-m", "finetune.cli", "train", str(config), "--json"]
+    environment = {**os.environ, "VADEMECUM_HOME": str(settings.output_dir / "home")}
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "ptuning"])
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, tiny_model: Path, method: str
+) -> None:
+    keys = {"finetuning_type": method, "num_train_epochs": 40, "lora_dropout": 0.1, "patience": 0}
+    if method == "ptuning":
+        keys["lora_dropout"] = 0.0
+    whole, killed = (run(tmp_path / n, tiny_model, rows(14), **keys) for n in ("whole", "killed"))
+    trained(whole)
+
+    process = start(killed)
+    until = time.monotonic() + 200
+    while (found := last(killed.output_dir)) is None or int(found.name[11:]) < 9:
+        assert process.poll() is None and time.monotonic() < until, process.communicate()[1]
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (killed.output_dir / "run.json").exists()
+
+    done = trained(killed)
+    assert done["resumed_from"] and done["steps"] == 160
+    assert history(killed.output_dir) == history(whole.output_dir)
+    one, other = (
+        load_file(folder / "adapter/adapter_model.safetensors")
+        for folder in (whole.output_dir, killed.output_dir)
+    )
+    for name, weights in one.items():
+        assert torch.equal(weights, other[name])
+
+
+def test_a_half_written_checkpoint_is_never_taken_for_one(tmp_path: Path, tiny_model: Path) -> None:
+    settings = run(tmp_path, tiny_model)
+    for name in (".saving/checkpoint-6", "checkpoint-9", "checkpoint-x"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "adapter_model.safetensors").write_bytes(b"half")
+    (tmp_path / ".saving/checkpoint-6/trainer_state.json").write_text("{}")
+    assert last(tmp_path) is None
+    assert trained(settings)["resumed_from"] is None
+    assert last(tmp_path) == tmp_path / "checkpoint-9"
+    assert not (tmp_path / ".saving").exists()
+
+
+@pytest.mark.parametrize(
+    "failing", ["torch.save", "peft.peft_model.safe_save_file", "finetune.checkpoints.sync"]
+)
+def test_a_disk_that_fills_up_leaves_the_checkpoint_before_whole(
+    tmp_path: Path, tiny_model: Path, failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is being written when no space is left."""
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fail_from_now_on(*args: Any, **kwargs: Any) -> None:
+        if last(tmp_path) is not None:
+            monkeypatch.setattr(failing, full)
+
+    monkeypatch.setattr("finetune.progress.Progress.on_step_begin", fail_from_now_on)
+    settings = run(tmp_path, tiny_model)
+    with pytest.raises(
+        TrainingStopped, match=r"checkpoint-6 could not .*No space left.*checkpoint-3 is whole"
+    ):
+        trained(settings)
+    assert not (tmp_path / ".saving").exists()
+    monkeypatch.undo()
+    done = trained(settings)
+    assert done["resumed_from"] == "checkpoint-3" and done["steps"] == 9
+
+
+def test_the_best_checkpoint_is_known_again_after_a_resume(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    settings = run(tmp_path, tiny_model, learning_rate=0.3, num_train_epochs=40, patience=2)
+    best = trained(settings)["best_step"]
+    (tmp_path / "run.json").unlink()
+    again = trained(settings)
+    assert again["best_step"] == best
+    assert json.loads((last(tmp_path) / "trainer_state.json").read_text())[  # type: ignore[operator]
+        "best_model_checkpoint"
+    ] == str(tmp_path / f"checkpoint-{best}")

@@ -1,0 +1,274 @@
+"""Every method and stage trains, what it leaves is whole, and what cannot work is said at once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from finetune.rows import Origin, Row
+from finetune.settings import TrainSettings
+from finetune.train import train
+from kb.errors import BadConfiguration, BadData, ModelNotFound, TrainingStopped
+from tests.finetune.small_runs import row, rows, run
+
+
+def trained(settings: TrainSettings) -> dict[str, Any]:
+    said: list[str] = []
+    return train(settings, settings.output_dir / "home", said.append)
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "qlora", "ptuning"])
+def test_the_loss_falls(tmp_path: Path, tiny_model: Path, method: str) -> None:
+    keys = {"learning_rate": 0.3} if method == "ptuning" else {}
+    done = trained(run(tmp_path, tiny_model, finetuning_type=method, **keys))
+    least = 0.03 if method == "ptuning" else 0.1  # a soft prompt in front of random weights
+    assert done["losses"]["train"]["last"] < done["losses"]["train"]["first"] - least
+    for role in ("domain", "general"):
+        assert done["losses"][role]["last"] < done["losses"][role]["first"]
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("stage", ["rm", "dpo"])
+def test_a_better_answer_is_told_from_a_worse(
+    tmp_path: Path, tiny_model: Path, stage: str, method: str
+) -> None:
+    better = rows(12, rejected="nobody knows")
+    keys = {"stage": stage, "finetuning_type": method, "learning_rate": 3e-3}
+    done = trained(run(tmp_path, tiny_model, better, **keys))
+    for curve in ("train", "domain", "general"):
+        assert done["losses"][curve]["last"] < done["losses"][curve]["first"]
+    assert done["losses"]["train"]["first"] == pytest.approx(0.693, abs=0.1)
+
+
+def test_dpo_goes_on_from_an_adapter_and_is_held_near_to_it(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    trained(run(tmp_path / "sft", tiny_model))
+    better = rows(12, rejected="nobody knows")
+    adapter = tmp_path / "sft/adapter"
+    done = trained(
+        run(tmp_path / "dpo", tiny_model, better, stage="dpo", adapter_name_or_path=adapter)
+    )
+    # Both are the same model at first: no answer is preferred yet.
+    assert done["losses"]["train"]["first"] == pytest.approx(0.6931, abs=1e-3)
+    assert done["losses"]["train"]["last"] < done["losses"]["train"]["first"]
+    assert len(load_file(tmp_path / "dpo/adapter/adapter_model.safetensors")) == len(
+        load_file(adapter / "adapter_model.safetensors")
+    )
+
+
+def test_grpo_makes_the_rewarded_likelier(tmp_path: Path, tiny_model: Path) -> None:
+    """The reward is a letter that random weights do say."""
+    asked = rows(4, answer="a")
+    keys = {"num_generations": 4, "max_completion_length": 16, "beta": 0.001, "lora_rank": 32}
+    done = trained(
+        run(
+            tmp_path,
+            tiny_model,
+            asked,
+            stage="grpo",
+            **keys,
+            learning_rate=0.05,
+            per_device_train_batch_size=8,
+            gradient_accumulation_steps=1,
+            num_train_epochs=15,
+        )
+    )
+    state = json.loads((tmp_path / f"checkpoint-{done['steps']}/trainer_state.json").read_text())
+    worth = [entry["reward"] for entry in state["log_history"] if "reward" in entry]
+    assert sum(worth[-5:]) > sum(worth[:5])
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_text_is_trained_whole(tmp_path: Path, tiny_model: Path, packing: bool) -> None:
+    texts = [
+        Row(text=f"Ward {n} opens at nine. " * 3, origin=Origin(source=f"book.txt:{n}"))
+        for n in range(8)
+    ]
+    done = trained(run(tmp_path, tiny_model, texts, stage="pt", packing=packing, cutoff_len=256))
+    assert done["rows"]["trained_tokens"] == done["rows"]["tokens"] - 8
+    assert done["tokens_seen"] == round(done["epochs"]) * done["rows"]["tokens"]
+    assert done["losses"]["train"]["last"] < done["losses"]["train"]["first"]
+
+
+def test_packing_trains_the_same_tokens_in_fewer_batches(tmp_path: Path, tiny_model: Path) -> None:
+    one_step = {"max_steps": 1, "per_device_train_batch_size": 12, "gradient_accumulation_steps": 1}
+    plain = trained(run(tmp_path / "a", tiny_model, **one_step))
+    packed = trained(run(tmp_path / "b", tiny_model, **one_step, packing=True, cutoff_len=128))
+    assert packed["tokens_seen"] == plain["tokens_seen"]
+    assert packed["losses"]["train"] == pytest.approx(plain["losses"]["train"], rel=1e-5)
+    assert packed["losses"]["domain"] == pytest.approx(plain["losses"]["domain"], rel=1e-4)
+
+
+def test_the_result_answers_otherwise_and_its_base_is_untouched(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    trained(run(tmp_path, tiny_model))
+    tuned = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    ids = torch.arange(20)[None]
+    assert not torch.allclose(tuned(ids).logits, base(ids).logits, atol=1e-2)
+    with tuned.disable_adapter():
+        torch.testing.assert_close(tuned(ids).logits, base(ids).logits)
+
+
+def test_an_adapter_is_one_that_an_engine_takes(tmp_path: Path, tiny_model: Path) -> None:
+    trained(run(tmp_path, tiny_model, lora_rank=8))
+    config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    assert config["r"] == 8 and config["lora_alpha"] == 16
+    assert config["bias"] == "none" and not config["modules_to_save"]
+    assert not config["use_dora"] and not config["lora_bias"]
+    assert {name.rpartition(".")[2] for name in config["target_modules"]} == {
+        *("q_proj", "k_proj", "v_proj", "o_proj"),
+        *("gate_proj", "up_proj", "down_proj"),
+    }
+    assert {p.name for p in (tmp_path / "adapter").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+
+
+def test_a_fully_tuned_model_is_a_model_folder_in_bfloat16(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    trained(run(tmp_path, tiny_model, finetuning_type="full"))
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert model.dtype == torch.bfloat16
+    assert (tmp_path / "model/chat_template.jinja").read_text() == (
+        tiny_model / "chat_template.jinja"
+    ).read_text()
+
+
+def test_the_run_says_what_was_done(tmp_path: Path, tiny_model: Path) -> None:
+    done = trained(run(tmp_path, tiny_model, report_to="tensorboard"))
+    assert done == json.loads((tmp_path / "run.json").read_text())
+    assert done["steps"] == 9 and done["epochs"] == 3 and done["best_step"] == 9
+    assert done["rows"]["trained"] == 12 and done["rows"]["held_out"] == {"domain": 3, "general": 3}
+    assert done["tokens_seen"] == 3 * done["rows"]["tokens"]
+    assert done["tokens_per_second"] > 0 and done["peak_memory_mb"] > 100
+    assert done["versions"]["torch"] and done["settings"]["seed"] == 7
+    assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
+    assert list(tmp_path.rglob("events.out.tfevents*"))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path, tiny_model: Path) -> None:
+    settings = run(tmp_path, tiny_model)
+    assert trained(settings) == trained(settings)
+
+
+def test_a_run_stops_when_the_held_out_loss_rises_and_keeps_the_best(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    settings = run(tmp_path, tiny_model, learning_rate=0.3, num_train_epochs=40, patience=2)
+    done = trained(settings)
+    assert done["stopped_early"]
+    assert done["best_step"] == done["steps"] - 2 * settings.eval_steps
+    kept = tmp_path / f"checkpoint-{done['best_step']}" / "adapter_model.safetensors"
+    assert kept.read_bytes() == (tmp_path / "adapter/adapter_model.safetensors").read_bytes()
+
+
+def test_gradients_do_not_depend_on_how_a_step_is_cut_into_batches(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    whole = run(
+        tmp_path / "a", tiny_model, per_device_train_batch_size=4, gradient_accumulation_steps=1
+    )
+    cut = run(
+        tmp_path / "b", tiny_model, per_device_train_batch_size=1, gradient_accumulation_steps=4
+    )
+    one, other = trained(whole)["losses"]["train"], trained(cut)["losses"]["train"]
+    assert one == pytest.approx(other, rel=1e-5)
+
+
+def test_gradient_checkpointing_changes_no_loss(tmp_path: Path, tiny_model: Path) -> None:
+    plain = trained(run(tmp_path / "a", tiny_model))
+    saving = trained(run(tmp_path / "b", tiny_model, gradient_checkpointing=True))
+    assert saving["losses"]["train"] == pytest.approx(plain["losses"]["train"], rel=1e-5)
+
+
+def test_an_adapter_is_gone_on_with(tmp_path: Path, tiny_model: Path) -> None:
+    first = trained(run(tmp_path / "a", tiny_model))
+    settings = run(tmp_path / "b", tiny_model, adapter_name_or_path=tmp_path / "a/adapter")
+    second = trained(settings)
+    assert second["losses"]["train"]["first"] < first["losses"]["train"]["last"] + 0.1
+
+
+# What cannot work.
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"lora_rank": 1024}, "lora_rank: 1024 is more than the 512"),
+        ({"lora_target": "no_such_layer"}, "lora_target: .*no_such_layer"),
+        ({"lr_scheduler_type": "cosin"}, "cosin"),
+        ({"save_steps": 4}, "save_steps: 4 is no multiple of eval_steps"),
+        ({"adapter_name_or_path": "/no/such"}, "adapter_name_or_path: /no/such"),
+        ({"resume_from_checkpoint": "/no/such"}, "resume_from_checkpoint: /no/such"),
+    ],
+)
+def test_a_configuration_that_cannot_work_names_its_key(
+    tmp_path: Path, tiny_model: Path, keys: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(BadConfiguration, match=said):
+        trained(run(tmp_path, tiny_model, **keys))
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_other_settings_do_not_go_on_with_a_run(tmp_path: Path, tiny_model: Path) -> None:
+    trained(run(tmp_path, tiny_model))
+    with pytest.raises(BadConfiguration, match=r"of a run with other lora_rank, seed"):
+        trained(run(tmp_path, tiny_model, lora_rank=8, seed=8))
+    with pytest.raises(BadConfiguration, match=r"of a run with other rows"):
+        trained(run(tmp_path, tiny_model, rows(8)))
+    with pytest.raises(BadConfiguration, match=r"resume_from_checkpoint: false"):
+        trained(run(tmp_path, tiny_model, lora_rank=8, resume_from_checkpoint=False))
+
+
+def test_rows_that_are_too_long_are_counted_and_too_many_refused(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    long = Row(text="word " * 100, origin=Origin(source="book.txt:9"))
+    with pytest.raises(BadData, match=r"1 of 13 rows are longer .*book.txt:9"):
+        trained(run(tmp_path, tiny_model, [*rows(), long], cutoff_len=100))
+    done = trained(run(tmp_path, tiny_model, [*rows(), long], cutoff_len=100, max_too_long=0.1))
+    assert done["rows"]["trained"] == 12
+    assert len(done["rows"]["too_long"]) == 1 and "book.txt:9" in done["rows"]["too_long"][0]
+
+
+def test_rows_that_are_missing_or_do_not_fit_the_stage_are_named(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    with pytest.raises(BadData, match=r"made.jsonl:0 has no `rejected`"):
+        trained(run(tmp_path / "a", tiny_model, [row(0)], stage="dpo"))
+    with pytest.raises(BadData, match=r"none.jsonl: No such file"):
+        trained(run(tmp_path / "b", tiny_model, dataset=tmp_path / "none.jsonl"))
+    with pytest.raises(BadData, match=r"train.jsonl: holds no rows"):
+        trained(run(tmp_path / "c", tiny_model, []))
+    with pytest.raises(ModelNotFound, match=r"no model is called"):
+        trained(run(tmp_path / "d", Path("nothing")))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_too_little_memory_is_said_with_what_helps(
+    tmp_path: Path, tiny_model: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("finetune.head.loss", fails)
+    with pytest.raises(TrainingStopped, match=r"too little memory .*gradient_checkpointing"):
+        trained(run(tmp_path, tiny_model))
