@@ -4,11 +4,10 @@ Exit codes: 0 done, 1 failed, 2 the gate said no, 3 bad configuration or data.
 """
 
 import sys
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from finetune.cli_data import data
 from kb.errors import BadConfiguration, BadData, VademecumError
 
 cli = typer.Typer(
@@ -18,9 +17,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Config = Annotated[Path, typer.Argument(help="A YAML file; see docs/finetuning.md.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="key=value over the file's.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+cli.command()(data)
 
 
 @cli.callback()
