@@ -21,6 +21,8 @@ SHORTEST = 3
 """Words of a sentence at least: shorter ones are headings and scraps."""
 _BULLET = re.compile(r"^(?:[-*•‣◦|#]+|\(?[a-z0-9ivx]{1,4}[.)])\s+", re.IGNORECASE)
 _ENDS = re.compile(r"[.!?。！？][\"'”’)\]』」）]*$")
+_TORN = re.compile(r"(?:\b[A-Za-z]\.[A-Za-z]|\b(?:St|Vol|Jr|Sr|Gen|Inc|Ltd|Co|approx|Fig|al))\.$")
+"""Where the splitter may have torn a sentence apart: "in much of the U.S." "South, many moved"."""
 _NOT_WORD = rf"[^\W{CJK}]"
 
 
@@ -68,6 +70,8 @@ def _proper(text: str) -> Iterator[str]:
             len(said) <= LONGEST
             and len(words(said)) >= SHORTEST
             and _ENDS.search(said)
+            and not _TORN.search(said)
+            and not _TORN.search(text[:start].rstrip())
             and not said.endswith(("?", "？"))
         ):
             yield sentence

@@ -73,11 +73,13 @@ def rows(
     """The rows of all questions, in order; the same seed gives the same rows."""
     for question in questions:
         case = _case(question, kb.search(question.text, SEARCHED), style, dropped)
-        for copy in range(style.copies if case else 0):
-            assert case is not None
-            # A generator a row: another question more does not change the rows of the others.
-            rng = random.Random(f"{style.seed} {question.source} {question.text} {copy}")
-            row = _row(case, name, style, rng, dropped)
+        if case is None:
+            continue
+        # A generator a question: one more does not change the rows of the others.
+        rng = random.Random(f"{style.seed} {question.source} {question.text}")
+        for refuses, count in _plan(len(case.wrong), style, rng):
+            hits = _chosen(case, count, rng, refuses)
+            row = _row(case, name, style, hits, refuses, dropped)
             if row is not None:
                 yield row
 
@@ -120,9 +122,21 @@ def _is_wrong(hit: Hit, gold: Hit, sentence: str, question: Question) -> bool:
     return len(said & set(content_words(hit.chunk.text))) < _SAME * len(said)
 
 
-def _row(case: Case, name: str, style: Style, rng: random.Random, dropped: Dropped) -> Row | None:
-    refuses = bool(case.wrong) and rng.random() < style.refusals
-    hits = _chosen(case, style.distractors, rng, refuses)
+def _plan(wrong: int, style: Style, rng: random.Random) -> Iterator[tuple[bool, int]]:
+    """For each copy, whether it refuses and how many wrong hits it shows; no two answers of a
+    question show as many, so that a copy is never the same row again."""
+    most = min(style.distractors, wrong)
+    counts = rng.sample(range(most + 1), most + 1)
+    for _ in range(style.copies):
+        if wrong and rng.random() < style.refusals:
+            yield True, rng.randint(1, max(most, 1))
+        elif counts:
+            yield False, counts.pop()
+
+
+def _row(
+    case: Case, name: str, style: Style, hits: list[Hit], refuses: bool, dropped: Dropped
+) -> Row | None:
     question = case.question.text
     excerpts = prompt.excerpts(question, hits, style.context_tokens)
     language = "zh" if is_chinese(question) else "en"
@@ -157,12 +171,11 @@ def _row(case: Case, name: str, style: Style, rng: random.Random, dropped: Dropp
     )
 
 
-def _chosen(case: Case, most: int, rng: random.Random, refuses: bool) -> list[Hit]:
-    """Wrong hits, most often the retriever's first, with the gold one unless it refuses; mostly in
-    the retriever's order."""
-    count = min(rng.randint(1 if refuses else 0, max(most, 1 if refuses else 0)), len(case.wrong))
+def _chosen(case: Case, count: int, rng: random.Random, refuses: bool) -> list[Hit]:
+    """Wrong hits, half the time the retriever's first, with the gold one unless it refuses; mostly
+    in the retriever's order."""
     near = case.wrong[: count if rng.random() < 0.5 else 2 * count + 2]
-    wrong = rng.sample(near, count)
+    wrong = rng.sample(near, min(count, len(near)))
     hits = wrong if refuses else [case.gold, *wrong]
     hits.sort(key=lambda h: -h.score)
     if rng.random() >= _BY_RANK:
