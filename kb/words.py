@@ -23,9 +23,8 @@ _CJK = re.compile(f"[{CJK}]")
 _BREAK = re.compile(r"""[。！？；]+[”’」』）]*|(?<![.!?])[.!?]+["'”’)\]]*(?=\s|$)|\n""")
 # The lookbehind keeps a long row of dots (a table of contents) from being tried at each dot.
 _ABBREVIATION = re.compile(
-    r"(?:^|[\s(])(?:dr|mr|mrs|ms|prof|no|art|sec|vs|e\.g|i\.e|cf|st|jr|sr|vol|gen|[a-z])\.$", re.I
+    r"(?:^|[\s(])(?:dr|mr|mrs|ms|prof|no|art|sec|vs|e\.g|i\.e|cf|[a-z])\.$", re.I
 )
-_ACRONYM = re.compile(r"(?:^|[\s(])(?:[A-Za-z]\.)+[A-Za-z]\.$")
 _STEMMER = Stemmer.Stemmer("english")
 
 STOPWORDS = frozenset(
@@ -107,13 +106,10 @@ def _goes_on(text: str, mark: re.Match[str]) -> bool:
     """Whether a full stop ends only an abbreviation (`Dr. Smith`, `8 a.m. on Monday`)."""
     if not mark.group().startswith("."):
         return False
-    following = text[mark.end() : mark.end() + 20].split(maxsplit=1)
-    if not following or following[0][0].islower():
-        return bool(following)
-    before = text[max(0, mark.start() - 8) : mark.start() + 1]
-    if _ACRONYM.search(before):  # "the U.S. South", but "in the U.S. The next"
-        return following[0].lower() not in STOPWORDS
-    return bool(_ABBREVIATION.search(before))
+    following = text[mark.end() : mark.end() + 4].lstrip(" ")[:1]
+    return following.islower() or bool(
+        _ABBREVIATION.search(text[max(0, mark.start() - 7) : mark.start() + 1])
+    )
 
 
 def _trim(text: str, start: int, end: int) -> tuple[int, int]:
