@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from kb.records import Hit
-from kb.words import CJK, sentences, words
+from kb.words import CJK, content_words, sentences, words
 
 LONGEST = 320
 """Characters of an answer's sentence at most; nobody wants to read a longer one."""
@@ -49,19 +49,25 @@ def sentence_of(
     """The sentence of a gold passage that answers; None if it is not known for certain."""
     text = hit.chunk.text
     if answers:
-        return _near(question, [s for s in _proper(text) if holds(s, answers)])
+        return nearest(question, [s for s in proper(text) if holds(s, answers)])
     for asked, told in cues.items():
         if re.search(asked, question, re.IGNORECASE):
-            found = (s for s in _proper(text) if re.search(told, s, re.IGNORECASE))
-            return next(found, None)
+            found = (s for s in proper(text) if re.search(told, s, re.IGNORECASE))
+            return next((s for s in found if _names(s, hit.title)), None)
     # One sentence and nothing else: if the passage answers, then this does.
     spans = sentences(text)
     if hit.chunk.start == 0 and len(spans) == 1:
-        return next(_proper(text), None)
+        return next(proper(text), None)
     return None
 
 
-def _proper(text: str) -> Iterator[str]:
+def _names(sentence: str, title: str) -> bool:
+    """Whether a sentence says what it is about, as "this condition" does not."""
+    wanted = set(content_words(title))
+    return len(wanted & set(words(sentence))) * 3 >= len(wanted)
+
+
+def proper(text: str) -> Iterator[str]:
     """Sentences that stand for themselves: with words, an end, and no question."""
     for start, end in sentences(text):
         sentence = text[start:end]
@@ -77,7 +83,7 @@ def _proper(text: str) -> Iterator[str]:
             yield sentence
 
 
-def _near(question: str, candidates: Sequence[str]) -> str | None:
+def nearest(question: str, candidates: Sequence[str]) -> str | None:
     """The candidate that shares most words with the question; the first of equals."""
     asked = set(words(question))
     return max(candidates, key=lambda s: len(asked & set(words(s))), default=None)

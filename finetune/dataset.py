@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune import formats, grounding, overlap, passages
+from finetune import formats, grounding, made, overlap, passages
 from finetune.bases import Bases
+from finetune.chat import HttpChat
 from finetune.clean import Dropped, Outliers, clean, unseen
 from finetune.data_settings import Knowledge, Source
 from finetune.mix import Group, hold_out, mix
 from finetune.overlap import Judged
-from finetune.questions import given
+from finetune.questions import Question, given
 from finetune.rows import Row, write
 from finetune.settings import TrainSettings
 from kb.errors import BadData
@@ -46,7 +47,8 @@ def prepare(
     for source in settings.data.sources:
         report(f"reading {source.path.name}")
         rows = list(formats.rows(source))
-        kept = _clean(rows, settings, judged, dropped, outliers)
+        kept = _short(rows, source.longest, dropped)
+        kept = _clean(kept, settings, judged, dropped, outliers)
         kept = passages.sample(kept, source.most, settings.seed)
         groups.append(Group(_name(source.path, groups), source.role, tuple(kept), source.weight))
         sources.append(_account(groups[-1].name, source, len(rows), len(kept)))
@@ -80,6 +82,16 @@ def _evaluations(settings: TrainSettings) -> list[Path]:
     return list(dict.fromkeys(path for paths in several for path in paths))
 
 
+def _short(rows: Sequence[Row], longest: int | None, dropped: Dropped) -> list[Row]:
+    out = []
+    for row in rows:
+        if longest is not None and row.characters > longest:
+            dropped.row("longer than asked", row)
+        else:
+            out.append(row)
+    return out
+
+
 def _clean(
     rows: Sequence[Row],
     settings: TrainSettings,
@@ -105,14 +117,21 @@ def _grounded(
 ) -> list[Row]:
     room = settings.release.context_tokens or context_tokens(settings.model_name_or_path)
     style = grounding.Style.of(wanted, room, settings.seed)
+    questions: Sequence[Question] = ()
     if wanted.collection:
         reading = passages.read(wanted, judged, dropped, settings.seed)
-        opened, questions = bases.made(reading.collection), list(reading.questions)
+        opened, questions = bases.made(reading.collection), reading.questions
     else:
         opened = bases.live(wanted.kb)
-        questions = given(wanted.questions, wanted.language) if wanted.questions else []
-        questions = passages.sample(questions, wanted.most, settings.seed)
+        if wanted.questions and wanted.ask == "given":
+            questions = given(wanted.questions, wanted.language)
+            questions = passages.sample(questions, wanted.most, settings.seed)
     with opened as kb:
+        if wanted.ask == "rules":
+            questions = passages.sample(list(made.by_rules(kb)), wanted.most, settings.seed)
+        elif wanted.ask == "engine":
+            chat = HttpChat(wanted.engine_url, wanted.engine_model)
+            questions = list(made.by_engine(kb, chat, wanted.most, settings.seed, dropped))
         return list(grounding.rows(kb, wanted.name, questions, style, dropped))
 
 

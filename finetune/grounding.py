@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from finetune import answers
 from finetune.clean import Dropped
 from finetune.data_settings import Knowledge
-from finetune.questions import Question
+from finetune.questions import Question, passage
 from finetune.rows import Message, Origin, Role, Row
 from kb import prompt
 from kb.records import Found, Hit
@@ -23,6 +23,8 @@ SEARCHED = 24
 """Hits that gold and distractors are drawn from; serving shows the first eight."""
 _BY_RANK = 0.7
 """Share of rows whose hits stand in the retriever's order, as they do when serving."""
+_COVERED = 0.85
+"""Share of a question's words in a hit from which it may well answer; see `kb.records.Hit`."""
 _SAME = 0.6
 """Share of a wrong hit's sentences' words in the answer's from which it may well answer too."""
 
@@ -86,15 +88,18 @@ def rows(
 
 def _case(question: Question, found: Found, style: Style, dropped: Dropped) -> Case | None:
     shown = f"{question.source}: {question.text}"
-    gold = [h for h in found.hits if _is_gold(h, question)]
-    if not gold:
+    relevant = [h for h in found.hits if _is_gold(h, question)]
+    if not relevant:
         dropped.add("gold not retrieved", shown)
         return None
-    for hit in gold:
+    for hit in relevant:
         if question.sentence:
             sentence = question.sentence if question.sentence in hit.chunk.text else None
         else:
             sentence = answers.sentence_of(hit, question.text, question.answers, style.cues)
+        if sentence and _is_vague(question, hit, found):
+            dropped.add("question that fits other passages too", shown)
+            return None
         if sentence:
             wrong = tuple(h for h in found.hits if _is_wrong(h, hit, sentence, question))
             return Case(question, hit, sentence, wrong, found.generation)
@@ -102,9 +107,17 @@ def _case(question: Question, found: Found, style: Style, dropped: Dropped) -> C
     return None
 
 
+def _is_vague(question: Question, gold: Hit, found: Found) -> bool:
+    """Whether a question that was made from a passage may as well mean another one."""
+    if not question.sentence:
+        return False
+    others = (h for h in found.hits if h.chunk.id != gold.chunk.id)
+    return any(h.coverage >= gold.coverage for h in others)
+
+
 def _is_gold(hit: Hit, question: Question) -> bool:
     if question.gold:
-        return hit.filename in question.gold or str(hit.chunk.id) in question.gold
+        return hit.filename in question.gold or passage(hit.chunk.id) in question.gold
     return answers.holds(hit.chunk.text, question.answers)
 
 
@@ -116,7 +129,7 @@ def _is_wrong(hit: Hit, gold: Hit, sentence: str, question: Question) -> bool:
     if answers.holds(hit.chunk.text, question.answers):
         return False
     same = hit.document_sha256 == gold.document_sha256 or (gold.title and hit.title == gold.title)
-    if same and not question.answers:
+    if not question.answers and (same or hit.coverage > _COVERED):
         return False
     said = set(content_words(sentence))
     return len(said & set(content_words(hit.chunk.text))) < _SAME * len(said)

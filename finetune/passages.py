@@ -50,7 +50,8 @@ def read(wanted: Knowledge, judged: Judged, dropped: Dropped, seed: int) -> Read
         dropped.add("questions whose passage is left out", f"{q.source}: {q.text}")
     if not kept:
         raise BadData(f"{wanted.collection}: no passage is left ({lost} questions lost theirs)")
-    chosen = sample(ready, wanted.most, seed)
+    # Of questions that are made here, `most` are taken later; the passages are the same.
+    chosen = sample(ready, wanted.most, seed) if wanted.ask == "given" else ready
     few = _fill(list(kept.values()), chosen, wanted.most_passages, seed)
     digest = hashlib.sha256("\n".join(f"{p.id}\0{p.text}" for p in few).encode()).hexdigest()
     return Reading(Collection(tuple(few), (), digest), tuple(chosen))
@@ -97,7 +98,7 @@ def _folder(folder: Path, wanted: Knowledge) -> tuple[list[Passage], list[Questi
     file = wanted.questions or next(
         (folder / n for n in ("qa.jsonl", "queries.jsonl") if (folder / n).is_file()), None
     )
-    if wanted.ask != "given" or file is None:
+    if file is None:
         return passages, []
     qrels = read_qrels(folder / "qrels.tsv") if (folder / "qrels.tsv").is_file() else {}
     known = {p.id for p in passages}

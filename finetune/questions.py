@@ -30,6 +30,11 @@ class Question:
     sentence: str = ""
 
 
+def passage(chunk_id: int) -> str:
+    """How `gold` names a passage of the knowledge base itself; no file is called so."""
+    return f"#{chunk_id}"
+
+
 def given(
     file: Path, language: str = "", qrels: Mapping[str, Sequence[str]] | None = None
 ) -> list[Question]:
