@@ -18,6 +18,7 @@ def data(
     """Make rows from files and knowledge bases, clean and mix them: OUTPUT_DIR/data."""
     from finetune.bases import Bases
     from finetune.dataset import prepare
+    from finetune.perplexity import Perplexity
     from finetune.settings import load
     from kb.settings import KbSettings
     from kb.settings import load as load_house
@@ -25,7 +26,9 @@ def data(
     settings = load(config, sets or ())
     house = load_house()
     bases = Bases(house.home, house.section("kb", KbSettings), _say)
-    account = prepare(settings, bases, _say, dry_run=dry_run)
+    limit = settings.data.perplexity_outliers
+    outliers = Perplexity(settings.model_name_or_path, limit, house.home) if limit else None
+    account = prepare(settings, bases, _say, outliers=outliers, dry_run=dry_run)
     typer.echo(json.dumps(account, ensure_ascii=False, indent=2) if as_json else told(account))
 
 

@@ -56,10 +56,10 @@ def repeated_words(row: Row) -> bool:
     for size in range(1, 6):
         # A Chinese character is no word: "哈哈哈哈" is laughter.
         times = 4 if size > 1 else 6
-        run = 1
-        for at in range(size, len(said) - size + 1, size):
-            run = run + 1 if said[at : at + size] == said[at - size : at] else 1
-            if run >= times:
+        run = 0
+        for at in range(size, len(said)):
+            run = run + 1 if said[at] == said[at - size] else 0
+            if run >= (times - 1) * size:
                 return True
     triples = Counter(zip(said, said[1:], said[2:], strict=False))
     return len(said) >= 60 and max(triples.values(), default=0) > len(said) / 6
