@@ -18,7 +18,7 @@ _MOJIBAKE = re.compile(
     r"â€[\x80-\x9f™œ“”˜¦¢\"]|[ÃÂ][\x80-\xbf]|ï»¿|锟斤拷|烫烫烫|\ufffd|æ[\x80-\xbf]{2}"
 )
 _CHARACTERS = re.compile(r"([^\W\d_])\1{9,}|([!?！？。，,])\2{9,}")
-_PRINTED = re.compile(r"https?://\S+|\S+@\S+|`[^`]*`")
+_PRINTED = re.compile(r"https?://\S+|[\w.+-]+@[\w.-]+|`[^`]*`")
 _LONG = 50
 """Letters and digits in one run: longer than any word, and than most formulas."""
 _TEMPLATE = re.compile(
