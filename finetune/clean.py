@@ -61,9 +61,7 @@ def clean(
         else:
             kept.append(row)
     kept = _without(kept, duplicates.exact(kept), "exact duplicates", dropped)
-    if near_duplicate < 1:
-        found = duplicates.near(kept, near_duplicate)
-        kept = _without(kept, found, "near duplicates", dropped)
+    kept = _without(kept, duplicates.near(kept, near_duplicate), "near duplicates", dropped)
     if outliers:
         kept = _without(kept, outliers(kept), "perplexity outliers", dropped)
     return kept

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from finetune import cli_train
+from finetune import cli_data, cli_train
 from kb.errors import BadConfiguration, BadData, VademecumError
 
 cli = typer.Typer(
@@ -23,6 +23,7 @@ def _group() -> None:
     """A group also while it has one command."""
 
 
+cli_data.register(cli)
 cli_train.register(cli)
 
 

@@ -23,6 +23,8 @@ class Source(Section):
     licence: str = ""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """How often each row counts beside rows of the same role."""
+    longest: Annotated[int | None, Field(ge=1)] = None
+    """Characters of a row at most: a small model learns more from short ones."""
     most: Annotated[int | None, Field(ge=1)] = None
     """Rows taken at most, drawn by the seed."""
 

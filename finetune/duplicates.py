@@ -34,7 +34,9 @@ def exact(rows: Sequence[Row]) -> list[int]:
 
 def near(rows: Sequence[Row], threshold: float) -> list[int]:
     """Positions of rows whose estimated Jaccard similarity to an earlier one that stays is at
-    least `threshold`."""
+    least `threshold`; none for 1, which is `exact`'s to find."""
+    if threshold >= 1:
+        return []
     index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
     kept: dict[str, MinHash] = {}
     out = []

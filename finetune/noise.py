@@ -18,7 +18,7 @@ _MOJIBAKE = re.compile(
     r"â€[\x80-\x9f™œ“”˜¦¢\"]|[ÃÂ][\x80-\xbf]|ï»¿|锟斤拷|烫烫烫|\ufffd|æ[\x80-\xbf]{2}"
 )
 _CHARACTERS = re.compile(r"([^\W\d_])\1{9,}|([!?！？。，,])\2{9,}")
-_PRINTED = re.compile(r"https?://\S+|\S+@\S+|`[^`]*`")
+_PRINTED = re.compile(r"https?://\S+|[\w.+-]+@[\w.-]+|`[^`]*`")
 _LONG = 50
 """Letters and digits in one run: longer than any word, and than most formulas."""
 _TEMPLATE = re.compile(
@@ -56,10 +56,10 @@ def repeated_words(row: Row) -> bool:
     for size in range(1, 6):
         # A Chinese character is no word: "哈哈哈哈" is laughter.
         times = 4 if size > 1 else 6
-        run = 1
-        for at in range(size, len(said) - size + 1, size):
-            run = run + 1 if said[at : at + size] == said[at - size : at] else 1
-            if run >= times:
+        run = 0
+        for at in range(size, len(said)):
+            run = run + 1 if said[at] == said[at - size] else 0
+            if run >= (times - 1) * size:
                 return True
     triples = Counter(zip(said, said[1:], said[2:], strict=False))
     return len(said) >= 60 and max(triples.values(), default=0) > len(said) / 6

@@ -1,7 +1,7 @@
 """Rows that hold what the model will be judged on: found by shared runs of words.
 
-Of an evaluation file count its questions, and the passages it calls gold (all it shows, where it
-calls none so); its answers alone, a name or a year, may stand anywhere. A run of `RUN` words (a
+Of an evaluation file count its questions, and the passages it calls gold (all that it shows, if it
+knows no gold); its answers alone, a name or a year, may stand anywhere. A run of `RUN` words (a
 Chinese character counts as one, and `RUN_ZH` of them are asked for) is more than chance: GPT-3's
 decontamination took 13. Knows nothing of how rows were made.
 """
@@ -83,7 +83,7 @@ def _texts(value: files.Object) -> Iterator[str]:
         yield str(turn.get("content", ""))
     gold = {str(i) for i in value.get("gold") or []}
     for passage in value.get("passages") or []:
-        if not gold or str(passage.get("id")) in gold:
+        if "gold" not in value or str(passage.get("id")) in gold:
             yield str(passage.get("text", ""))
 
 

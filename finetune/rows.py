@@ -41,6 +41,8 @@ class Origin(Section):
     """Ids of the passages that the prompt shows, the gold one first."""
     documents: tuple[str, ...] = ()
     """SHA-256 of the documents that they were cut from."""
+    gold: str = ""
+    """SHA-256 of the document that answers, shown or left out."""
     generation: int = 0
     """Of the knowledge base, when the row was made."""
 

@@ -8,7 +8,7 @@ parsed or vectors were made. The ledger of files lives in the same database (`kb
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -175,6 +175,16 @@ class Store:
             tuple(ids),
         )
         return {row["id"]: row for row in found}
+
+    def living(self, digests: Collection[str]) -> set[str]:
+        """Those of these SHA-256s whose document is alive now."""
+        # One parameter, however many: SQLite allows 32,766.
+        found = self.rows(
+            "SELECT DISTINCT sha256 FROM documents WHERE dead_seq IS NULL"
+            " AND sha256 IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(digests)),),
+        )
+        return {row["sha256"] for row in found}
 
     def document(self, file_id: str) -> Document | None:
         """The live document of a file."""

@@ -1,0 +1,180 @@
+"""The story of `finetune data`: sources and knowledge bases -> rows to train on, and an account.
+
+`output_dir/data/` gets train.jsonl, val.jsonl and, last, data.json: where it is, the set is whole.
+Knows nothing of the command line or of models.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune import formats, grounding, made, overlap, passages
+from finetune.bases import Bases
+from finetune.chat import HttpChat
+from finetune.clean import Dropped, Outliers, clean, unseen
+from finetune.data_settings import Knowledge, Source
+from finetune.mix import Group, hold_out, mix
+from finetune.overlap import Judged
+from finetune.questions import Question, given
+from finetune.rows import Row, write
+from finetune.settings import TrainSettings
+from kb.errors import BadData
+from kb.models import context_tokens
+
+MANIFEST = "data.json"
+Report = Callable[[str], None]
+
+
+def prepare(
+    settings: TrainSettings,
+    bases: Bases,
+    report: Report,
+    *,
+    outliers: Outliers | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Make the rows and write them; returns what data.json holds.
+
+    Raises BadData, BadConfiguration, UnknownKnowledgeBase, EngineDown.
+    """
+    judged = overlap.read(_evaluations(settings))
+    dropped = Dropped()
+    groups: list[Group] = []
+    sources = []
+    for source in settings.data.sources:
+        report(f"reading {source.path.name}")
+        rows = list(formats.rows(source))
+        kept = _short(rows, source.longest, dropped)
+        kept = _clean(kept, settings, judged, dropped, outliers)
+        kept = passages.sample(kept, source.most, settings.seed)
+        groups.append(Group(_name(source.path, groups), source.role, tuple(kept), source.weight))
+        sources.append(_account(groups[-1].name, source, len(rows), len(kept)))
+    for wanted in settings.data.knowledge:
+        report(f"asking {wanted.name}")
+        rows = _grounded(wanted, settings, bases, judged, dropped)
+        kept = _clean(rows, settings, judged, dropped)
+        groups.append(Group(_name(wanted.name, groups), wanted.role, tuple(kept), wanted.weight))
+        generation = max((row.origin.generation for row in rows), default=0)
+        account = _account(groups[-1].name, wanted, len(rows), len(kept))
+        sources.append(account | {"generation": generation})
+    mixed = mix(groups, settings.data.mix, settings.seed)
+    train, val = hold_out(mixed.rows, settings.data.val_size, settings.seed)
+    if not train:
+        raise BadData(f"no row is left to train on; dropped: {dropped.counts or 'nothing'}")
+    account = {
+        "sources": sources,
+        "dropped": dropped.as_json(),
+        "mix": mixed.report,
+        "abilities": _abilities(mixed.rows),
+        "seed": settings.seed,
+        "rows": {"train": len(train), "val": len(val)},
+    }
+    return account if dry_run else _write(settings.output_dir / "data", train, val, account)
+
+
+def _evaluations(settings: TrainSettings) -> list[Path]:
+    """Everything that the model will be judged on."""
+    judge = settings.eval
+    several = (settings.data.eval_files, judge.grounding, judge.choice, judge.maths, judge.text)
+    return list(dict.fromkeys(path for paths in several for path in paths))
+
+
+def _short(rows: Sequence[Row], longest: int | None, dropped: Dropped) -> list[Row]:
+    out = []
+    for row in rows:
+        if longest is not None and row.characters > longest:
+            dropped.row("longer than asked", row)
+        else:
+            out.append(row)
+    return out
+
+
+def _clean(
+    rows: Sequence[Row],
+    settings: TrainSettings,
+    judged: Judged,
+    dropped: Dropped,
+    outliers: Outliers | None = None,
+) -> list[Row]:
+    """Grounded rows of one question are alike on purpose: only twins are dropped there."""
+    data = settings.data
+    grounded = any(row.origin.chunks for row in rows)
+    kept = clean(
+        rows,
+        dropped,
+        languages=data.languages,
+        near_duplicate=1.0 if grounded else data.near_duplicate,
+        outliers=outliers,
+    )
+    return unseen(kept, judged, dropped)
+
+
+def _grounded(
+    wanted: Knowledge, settings: TrainSettings, bases: Bases, judged: Judged, dropped: Dropped
+) -> list[Row]:
+    room = settings.release.context_tokens or context_tokens(settings.model_name_or_path)
+    style = grounding.Style.of(wanted, room, settings.seed)
+    questions: Sequence[Question] = ()
+    if wanted.collection:
+        reading = passages.read(wanted, judged, dropped, settings.seed)
+        opened, questions = bases.made(reading.collection), reading.questions
+    else:
+        opened = bases.live(wanted.kb)
+        if wanted.questions and wanted.ask == "given":
+            questions = given(wanted.questions, wanted.language)
+            questions = passages.sample(questions, wanted.most, settings.seed)
+    with opened as kb:
+        if wanted.ask == "rules":
+            questions = passages.sample(list(made.by_rules(kb)), wanted.most, settings.seed)
+        elif wanted.ask == "engine":
+            chat = HttpChat(wanted.engine_url, wanted.engine_model)
+            questions = list(made.by_engine(kb, chat, wanted.most, settings.seed, dropped))
+        return list(grounding.rows(kb, wanted.name, questions, style, dropped))
+
+
+def _account(name: str, source: Source | Knowledge, made: int, kept: int) -> dict[str, Any]:
+    file = source.path if isinstance(source, Source) else source.questions or source.collection
+    digest = hashlib.sha256(file.read_bytes()).hexdigest() if file and file.is_file() else ""
+    return {
+        "name": name,
+        "role": source.role,
+        "licence": source.licence,
+        "sha256": digest,
+        "rows": made,
+        "kept": kept,
+    }
+
+
+def _name(wanted: Path | str, groups: Sequence[Group]) -> str:
+    """A name that no other group has."""
+    name = wanted.name if isinstance(wanted, Path) else wanted
+    taken = {group.name for group in groups}
+    names = (name, *(f"{name} ({n})" for n in range(2, len(groups) + 2)))
+    return next(one for one in names if one not in taken)
+
+
+def _abilities(rows: Sequence[Row]) -> dict[str, int]:
+    names = sorted({row.ability for row in rows})
+    return {name: sum(row.ability == name for row in rows) for name in names}
+
+
+def _write(
+    folder: Path, train: Sequence[Row], val: Sequence[Row], account: dict[str, Any]
+) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    files = {}
+    for name, rows in (("train.jsonl", train), ("val.jsonl", val)):
+        write(rows, folder / name)
+        files[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    account = account | {"files": files}
+    beside = folder / f".{MANIFEST}.writing"
+    with beside.open("w", encoding="utf-8") as stream:
+        json.dump(account, stream, ensure_ascii=False, indent=2)
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(folder / MANIFEST)
+    return account

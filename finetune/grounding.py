@@ -1,0 +1,202 @@
+"""Rows from a knowledge base: the serving retriever's hits in the exact serving prompt.
+
+A row shows the gold passage among the retriever's own wrong hits and answers from it; a row whose
+gold passage was left out refuses. What cannot be said for certain becomes no row, and is counted.
+Knows nothing of where questions come from.
+"""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from finetune import answers
+from finetune.clean import Dropped
+from finetune.data_settings import Knowledge
+from finetune.questions import Question, passage
+from finetune.rows import Message, Origin, Role, Row
+from kb import prompt
+from kb.records import Found, Hit
+from kb.search import KnowledgeBase
+from kb.words import content_words, is_chinese
+
+SEARCHED = 24
+"""Hits that gold and distractors are drawn from; serving shows the first eight."""
+_BY_RANK = 0.7
+"""Share of rows whose hits stand in the retriever's order, as they do when serving."""
+_COVERED = 0.85
+"""Share of a question's words in a hit from which it may well answer; see `kb.records.Hit`."""
+_SAME = 0.6
+"""Share of a wrong hit's sentences' words in the answer's from which it may well answer too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How rows are made; see `finetune.data_settings.Knowledge`."""
+
+    context_tokens: int
+    copies: int = 1
+    distractors: int = 2
+    refusals: float = 0.2
+    set_aside: bool = False
+    cues: Mapping[str, str] = field(default_factory=dict)
+    role: Role = "domain"
+    licence: str = ""
+    seed: int = 0
+
+    @classmethod
+    def of(cls, wanted: Knowledge, context_tokens: int, seed: int) -> "Style":
+        return cls(
+            context_tokens,
+            wanted.copies,
+            wanted.distractors,
+            wanted.refusals,
+            wanted.set_aside,
+            wanted.cues,
+            wanted.role,
+            wanted.licence,
+            seed,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A question, the hit that answers it with its sentence, and hits that do not."""
+
+    question: Question
+    gold: Hit
+    sentence: str
+    wrong: tuple[Hit, ...]
+    generation: int
+
+
+def rows(
+    kb: KnowledgeBase, name: str, questions: Sequence[Question], style: Style, dropped: Dropped
+) -> Iterator[Row]:
+    """The rows of all questions, in order; the same seed gives the same rows."""
+    for question in questions:
+        case = _case(question, kb.search(question.text, SEARCHED), style, dropped)
+        if case is None:
+            continue
+        # A generator a question: one more does not change the rows of the others.
+        rng = random.Random(f"{style.seed} {question.source} {question.text}")
+        for refuses, count in _plan(len(case.wrong), style, rng):
+            hits = _chosen(case, count, rng, refuses)
+            row = _row(case, name, style, hits, refuses, dropped)
+            if row is not None:
+                yield row
+
+
+def _case(question: Question, found: Found, style: Style, dropped: Dropped) -> Case | None:
+    shown = f"{question.source}: {question.text}"
+    relevant = [h for h in found.hits if _is_gold(h, question)]
+    if not relevant:
+        dropped.add("gold not retrieved", shown)
+        return None
+    for hit in relevant:
+        if question.sentence:
+            sentence = question.sentence if question.sentence in hit.chunk.text else None
+        else:
+            sentence = answers.sentence_of(hit, question.text, question.answers, style.cues)
+        if sentence and _is_vague(question, hit, found):
+            dropped.add("question that fits other passages too", shown)
+            return None
+        if sentence:
+            wrong = tuple(h for h in found.hits if _is_wrong(h, hit, sentence, question))
+            return Case(question, hit, sentence, wrong, found.generation)
+    dropped.add("no sentence answers", shown)
+    return None
+
+
+def _is_vague(question: Question, gold: Hit, found: Found) -> bool:
+    """Whether a question that was made from a passage may as well mean another one."""
+    if not question.sentence:
+        return False
+    others = (h for h in found.hits if h.chunk.id != gold.chunk.id)
+    return any(h.coverage >= gold.coverage for h in others)
+
+
+def _is_gold(hit: Hit, question: Question) -> bool:
+    if question.gold:
+        return hit.filename in question.gold or passage(hit.chunk.id) in question.gold
+    return answers.holds(hit.chunk.text, question.answers)
+
+
+def _is_wrong(hit: Hit, gold: Hit, sentence: str, question: Question) -> bool:
+    """Whether a hit surely does not answer. Known answers tell; where there are none, other parts
+    of the same document may answer too, and so may another gold passage."""
+    if hit.chunk.id == gold.chunk.id or _is_gold(hit, question):
+        return False
+    if answers.holds(hit.chunk.text, question.answers):
+        return False
+    same = hit.document_sha256 == gold.document_sha256 or (gold.title and hit.title == gold.title)
+    if not question.answers and (same or hit.coverage > _COVERED):
+        return False
+    said = set(content_words(sentence))
+    return len(said & set(content_words(hit.chunk.text))) < _SAME * len(said)
+
+
+def _plan(wrong: int, style: Style, rng: random.Random) -> Iterator[tuple[bool, int]]:
+    """For each copy, whether it refuses and how many wrong hits it shows; no two answers of a
+    question show as many, so that a copy is never the same row again."""
+    most = min(style.distractors, wrong)
+    counts = rng.sample(range(most + 1), most + 1)
+    for _ in range(style.copies):
+        if wrong and rng.random() < style.refusals:
+            yield True, rng.randint(1, max(most, 1))
+        elif counts:
+            yield False, counts.pop()
+
+
+def _row(
+    case: Case, name: str, style: Style, hits: list[Hit], refuses: bool, dropped: Dropped
+) -> Row | None:
+    question = case.question.text
+    excerpts = prompt.excerpts(question, hits, style.context_tokens)
+    language = "zh" if is_chinese(question) else "en"
+    used = [e.number for e in excerpts]
+    if refuses:
+        reply, cited = prompt.REFUSAL[language], []
+    else:
+        number = 1 + hits.index(case.gold)
+        shown = next((e.text for e in excerpts if e.number == number), "")
+        if case.sentence not in shown:
+            dropped.add("answer beyond the prompt's room", f"{case.question.source}: {question}")
+            return None
+        reply, cited = answers.says(prompt.harmless(case.sentence), number), [number]
+    if style.set_aside:
+        reply = prompt.set_aside([n for n in used if n not in cited], language) + reply
+    messages = [Message.model_validate(m) for m in prompt.messages(question, excerpts)]
+    visible = sorted((hits[n - 1] for n in used), key=lambda h: h is not case.gold)
+    return Row(
+        messages=(*messages, Message(role="assistant", content=reply)),
+        role=style.role,
+        ability="refusal" if refuses else "grounding",
+        language=language,
+        answer=None if refuses or not case.question.answers else case.question.answers[0],
+        origin=Origin(
+            source=f"kb:{name} {case.question.source}",
+            licence=style.licence,
+            chunks=tuple(h.chunk.id for h in visible),
+            documents=tuple(dict.fromkeys(h.document_sha256 for h in visible)),
+            gold=case.gold.document_sha256,
+            generation=case.generation,
+        ),
+    )
+
+
+def _chosen(case: Case, count: int, rng: random.Random, refuses: bool) -> list[Hit]:
+    """Wrong hits, half the time the retriever's first, with the gold one unless it refuses; mostly
+    in the retriever's order."""
+    near = case.wrong[: count if rng.random() < 0.5 else 2 * count + 2]
+    wrong = rng.sample(near, min(count, len(near)))
+    hits = wrong if refuses else [case.gold, *wrong]
+    hits.sort(key=lambda h: -h.score)
+    if rng.random() >= _BY_RANK:
+        rng.shuffle(hits)
+    return hits
+
+
+def stale(rows: Sequence[Row], kb: KnowledgeBase) -> list[Row]:
+    """Rows that show a document which is no longer alive in this version."""
+    alive = kb.store.living({sha for row in rows for sha in row.origin.documents})
+    return [row for row in rows if not alive.issuperset(row.origin.documents)]
