@@ -13,6 +13,7 @@ from finetune.asking import ask
 from finetune.chat import Chat
 from finetune.clean import Dropped
 from finetune.questions import Question, passage
+from kb.feed import Feed
 from kb.prompt import Excerpt, harmless, messages
 from kb.records import Entry
 from kb.search import KnowledgeBase
@@ -57,7 +58,7 @@ def by_engine(
 
 def _entries(kb: KnowledgeBase) -> Iterator[Entry]:
     after, upto = 0, kb.store.generation()
-    while entries := kb.store.entries(after, upto, _SLICE):
+    while entries := Feed(kb.store).entries(after, upto, _SLICE):
         yield from entries
         after = entries[-1].id
 
