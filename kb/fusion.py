@@ -11,10 +11,16 @@ _MOST = 2.2
 """BM25 gives a word at most k1 + 1 times its rarity; k1 is 1.2."""
 
 
+_NEXT = 5
+"""How many passages the words have to tell apart before they are believed."""
+_LOOKUP = 0.6
+"""The share of the cosines' weight where the question names an article."""
+
+
 def fuse(
     cosines: Mapping[int, float],
     lexical: Mapping[int, float],
-    rarity: Iterable[float],
+    rarity: Mapping[str, float],
     dense_weight: float,
 ) -> dict[int, float]:
     """A score for every candidate of `cosines`; the best cosine without a word in common has 0.
@@ -23,14 +29,29 @@ def fuse(
     document frequency of each of its words, those that no passage holds included.
 
     BM25 is scaled to the most that the question could reach, not to its best: else a question in
-    another language, of which one common word is found, would be decided by that word. Where the
-    best passage reaches much of it (the name of a law and an article's number), so much less
-    do the cosines weigh. Differences of cosines keep their meaning across questions.
+    another language, of which one common word is found, would be decided by that word.
+    Differences of cosines keep their meaning across questions.
     """
-    ideal = _MOST * sum(rarity) or 1.0
-    found = min(max(lexical.values(), default=0.0) / ideal, 1.0)
+    ideal = _MOST * sum(rarity.values()) or 1.0
     nearest = max(cosines.values(), default=0.0)
+    weight = dense_weight * _share(lexical.values(), ideal, is_lookup(rarity))
     return {
-        i: lexical.get(i, 0.0) / ideal + dense_weight * (1.0 - found) * (cosine - nearest)
+        i: lexical.get(i, 0.0) / ideal + weight * (cosine - nearest)
         for i, cosine in cosines.items()
     }
+
+
+def is_lookup(words: Iterable[str]) -> bool:
+    """Whether a question's words name an article (`kb.articles`)."""
+    return any(word.startswith("§") for word in words)
+
+
+def _share(lexical: Iterable[float], ideal: float, lookup: bool) -> float:
+    """How much of their weight the cosines have: less, the further the words' best passage stands
+    before the others. Words that many passages hold alike (the title of a long document) tell
+    nothing about which of them answers, however rare they are. The number of an article does."""
+    best, *others = sorted(lexical, reverse=True)[:_NEXT] or [0.0]
+    if lookup:
+        return _LOOKUP * (1.0 - min(best / ideal, 1.0))
+    fifth = others[-1] if len(others) == _NEXT - 1 else 0.0
+    return 1.0 - min((best - fifth) / ideal, 1.0)

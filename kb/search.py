@@ -129,7 +129,7 @@ class KnowledgeBase:
             cosines = dense | at.dense.cosines(vector, missing)
             rarity = at.lexical.rarity(asked)
         if mode == "hybrid":
-            scores = fuse(cosines, lexical, rarity.values(), self._settings.dense_weight)
+            scores = fuse(cosines, lexical, rarity, self._settings.dense_weight)
         else:
             scores = cosines if mode == "dense" else lexical
         ranked = sorted(scores, key=lambda i: -scores[i])
