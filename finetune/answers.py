@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from kb.records import Hit
-from kb.words import CJK, content_words, sentences, words
+from kb.words import CJK, sentences, words
 
 LONGEST = 320
 """Characters of an answer's sentence at most; nobody wants to read a longer one."""
@@ -52,19 +52,14 @@ def sentence_of(
         return nearest(question, [s for s in proper(text) if holds(s, answers)])
     for asked, told in cues.items():
         if re.search(asked, question, re.IGNORECASE):
-            found = (s for s in proper(text) if re.search(told, s, re.IGNORECASE))
-            return next((s for s in found if _names(s, hit.title)), None)
+            wanted = told.replace("{title}", re.escape(hit.title))
+            found = (s for s in proper(text) if re.search(wanted, s, re.IGNORECASE))
+            return next(found, None)
     # One sentence and nothing else: if the passage answers, then this does.
     spans = sentences(text)
     if hit.chunk.start == 0 and len(spans) == 1:
         return next(proper(text), None)
     return None
-
-
-def _names(sentence: str, title: str) -> bool:
-    """Whether a sentence says what it is about, as "this condition" does not."""
-    wanted = set(content_words(title))
-    return len(wanted & set(words(sentence))) * 3 >= len(wanted)
 
 
 def proper(text: str) -> Iterator[str]:

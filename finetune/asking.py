@@ -59,7 +59,8 @@ _GLUED = re.compile(r"[a-z)\]][A-Z][a-z]{2}|\b(\w+(?: \w+){0,3}) \1\b|[a-z] The 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question, and the words of its sentence that a right answer holds (may be none)."""
+    """A question, and the words of its sentence that a right answer holds: a time, a number or a
+    name; none where other words could answer as well."""
 
     question: str
     answer: str = ""
@@ -141,7 +142,7 @@ def _cause(said: str) -> Asked | None:
     if not (hit := subject_and(pattern, said)):
         return None
     subject, found = hit
-    return Asked(f"What {found['be']} {subject} {found['done']} by?", _head(found["agent"]))
+    return Asked(f"What {found['be']} {subject} {found['done']} by?")
 
 
 def _place(said: str) -> Asked | None:
@@ -256,12 +257,12 @@ def _subject(said: str) -> Asked | None:
     pattern = rf"(?P<rest>(?:{_BE}) (?:{_DONE}) [^,;:]+)"
     if not said.startswith("The ") or not (hit := subject_and(pattern, said)):
         return None
-    subject, found = hit
+    _, found = hit
     rest = found["rest"].strip()
     named = re.search(r"[A-Z]|\d", rest)
     if not named or not 5 <= len(rest.split()) <= 14 or re.search(r" (?:which|who|that) ", rest):
         return None
-    return Asked(f"What {rest}?", subject.removeprefix("the "))
+    return Asked(f"What {rest}?")
 
 
 _RULES: tuple[Callable[[str], Asked | None], ...] = (

@@ -11,6 +11,7 @@ from kb.catalog import Catalog
 from kb.collection import Collection
 from kb.collection_kb import Report, build
 from kb.embedders import Embedders
+from kb.embedding import Embedder
 from kb.search import KnowledgeBase
 from kb.settings import KbSettings
 
@@ -22,6 +23,7 @@ class Bases:
         self._home = home
         self._settings = settings
         self._embedders = Embedders(settings, home)
+        self._today: Embedder | None = None
         self._report = report
 
     @contextmanager

@@ -49,8 +49,8 @@ class Knowledge(Section):
     """Of `questions` that hold several: `question_en` is read with `en`."""
     cues: Mapping[str, str] = {}
     """For questions without answers: pattern of a question -> pattern of the sentence of its gold
-    passage that answers it. The first that matches counts; without a cue, a question is answered
-    by a gold passage of one sentence."""
+    passage that answers it, in which `{title}` is the passage's. The first that matches counts;
+    without a cue, a question is answered by a gold passage of one sentence."""
     most: Annotated[int | None, Field(ge=1)] = None
     """Questions at most, drawn by the seed."""
     most_passages: Annotated[int | None, Field(ge=1)] = None

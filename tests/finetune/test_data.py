@@ -1,0 +1,224 @@
+"""`finetune data`: from files and a live knowledge base to a whole set with an honest account."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from finetune import cli
+from finetune.dataset import MANIFEST, prepare
+from finetune.mix import family
+from finetune.rows import read
+from finetune.settings import TrainSettings, load
+from kb.errors import BadConfiguration, BadData, UnknownKnowledgeBase
+from tests.finetune.handbook import NAME, TEXTS, bases, fill
+from tests.finetune.shared import shared
+
+ITEMS = [
+    {"question": f"What is the colour of door {n}?", "answers": [f"shade {n}"], "gold": ["g"],
+     "passages": [{"id": "g", "text": f"Door {n} of the house was painted in shade {n} long ago."},
+                  {"id": "d", "text": f"Window {n} has no colour at all, as far as is known."}]}
+    for n in range(12)
+]  # fmt: skip
+ALPACA = [
+    {"instruction": f"Say {n}.", "output": f"Here it is: the number {n}, twice {n}."}
+    for n in range(9)
+]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    fill(tmp_path).close()
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, ITEMS)), encoding="utf-8")
+    (tmp_path / "alpaca.json").write_text(json.dumps(ALPACA), encoding="utf-8")
+    asked = {
+        "question": "When does the pharmacy close on Saturdays?",
+        "answers": ["13:15"],
+        "gold": ["pharmacy.md"],
+    }
+    (tmp_path / "asked.jsonl").write_text(json.dumps(asked), encoding="utf-8")
+    return tmp_path
+
+
+def settings(home: Path, **data: Any) -> TrainSettings:
+    document = {
+        "model_name_or_path": "bundled:smollm2-135m-instruct",
+        "output_dir": "run",
+        "data": data,
+    }
+    file = home / "run.yaml"
+    file.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return load(file)
+
+
+def run(home: Path, dry_run: bool = False, **data: Any) -> dict[str, Any]:
+    return prepare(settings(home, **data), bases(home), lambda message: None, dry_run=dry_run)
+
+
+WHOLE: dict[str, Any] = {
+    "sources": [{"path": "alpaca.json", "role": "general", "licence": "CC0"}],
+    "knowledge": [
+        {"kb": NAME, "questions": "asked.jsonl", "copies": 3, "licence": "ours"},
+        {"collection": "items.jsonl", "copies": 2},
+        {"kb": NAME, "ask": "rules"},
+    ],
+    "val_size": 0.2,
+}
+
+
+def test_what_is_written_is_what_the_account_says(home: Path) -> None:
+    account = run(home, **WHOLE)
+    folder = home / "run" / "data"
+    train, val = list(read(folder / "train.jsonl")), list(read(folder / "val.jsonl"))
+    assert account["rows"] == {"train": len(train), "val": len(val)}
+    assert account == json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    assert not {family(r) for r in train} & {family(r) for r in val} and val
+    by_name = {s["name"]: s for s in account["sources"]}
+    assert (
+        by_name["alpaca.json"]["licence"] == "CC0" and len(by_name["alpaca.json"]["sha256"]) == 64
+    )
+    assert by_name[NAME]["generation"] == len(TEXTS)
+    assert f"{NAME} (2)" in by_name
+    assert {r.role for r in (*train, *val)} == {"domain", "general"}
+
+
+def test_the_same_configuration_gives_the_same_bytes(home: Path) -> None:
+    first = run(home, **WHOLE)
+    assert run(home, **WHOLE)["files"] == first["files"]
+
+
+def test_a_dry_run_counts_and_writes_nothing(home: Path) -> None:
+    account = run(home, dry_run=True, **WHOLE)
+    assert account["rows"] == run(home, **WHOLE)["rows"]
+    assert "files" not in account
+
+
+def test_an_interrupted_run_leaves_no_manifest(home: Path) -> None:
+    run(home, **WHOLE)
+    (home / "run" / "data" / "train.jsonl").unlink()
+    (home / "run" / "data" / "train.jsonl").mkdir()  # cannot be replaced
+    with pytest.raises(OSError):
+        run(home, **WHOLE)
+    assert not (home / "run" / "data" / MANIFEST).exists()
+
+
+def test_what_the_model_is_judged_on_is_in_no_row(home: Path) -> None:
+    judged = home / "judged.jsonl"
+    judged.write_text(json.dumps(ITEMS[3]) + "\n" + json.dumps(ITEMS[5]), encoding="utf-8")
+    account = run(home, knowledge=WHOLE["knowledge"], eval_files=["judged.jsonl"])
+    said = (home / "run" / "data" / "train.jsonl").read_text(encoding="utf-8")
+    said += (home / "run" / "data" / "val.jsonl").read_text(encoding="utf-8")
+    assert "Door 3 " not in said and "door 5?" not in said and "Door 4 " in said
+    assert account["dropped"]["passages that the evaluation holds"]["count"] == 2
+
+
+def test_rows_longer_than_asked_and_beyond_the_number_asked_are_not_taken(home: Path) -> None:
+    source = {"path": "alpaca.json", "most": 4}
+    assert sum(run(home, sources=[source])["rows"].values()) == 4
+    long = [*ALPACA, {"instruction": "Say all.", "output": " ".join(map(str, range(99)))}]
+    (home / "alpaca.json").write_text(json.dumps(long), encoding="utf-8")
+    account = run(home, sources=[{"path": "alpaca.json", "longest": 60}])
+    assert account["dropped"]["longer than asked"]["count"] == 1
+    assert sum(account["rows"].values()) == len(ALPACA)
+
+
+def test_nothing_left_is_an_error_that_says_why(home: Path) -> None:
+    with pytest.raises(BadData, match="longer than asked"):
+        run(home, sources=[{"path": "alpaca.json", "longest": 5}])
+    with pytest.raises(UnknownKnowledgeBase, match="handbok"):
+        run(home, knowledge=[{"kb": "handbok", "questions": "asked.jsonl"}])
+
+
+@pytest.mark.parametrize(
+    ("knowledge", "said"),
+    [
+        ({"questions": "asked.jsonl"}, "needs either kb or collection"),
+        ({"kb": NAME}, "questions: missing"),
+        ({"kb": NAME, "ask": "engine"}, "engine_url: missing"),
+        ({"kb": NAME, "ask": "rules", "cues": {"(": "x"}}, "is no pattern"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_named(home: Path, knowledge: Any, said: str) -> None:
+    with pytest.raises(BadConfiguration, match=said):
+        run(home, knowledge=[knowledge])
+
+
+def test_the_environment_stands_in_paths(home: Path) -> None:
+    file = home / "run.yaml"
+    file.write_text(
+        "model_name_or_path: m\noutput_dir: run\ndata: {sources: [{path: '${DATA}/a.json'}]}\n",
+        encoding="utf-8",
+    )
+    assert load(file, environ={"DATA": "/d"}).data.sources[0].path == Path("/d/a.json")
+    with pytest.raises(BadConfiguration, match=r"run\.yaml: \$\{DATA\}: no such environment"):
+        load(file, environ={})
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"question": "Why?"}, "neither answers nor gold"),
+        ({"answers": ["x"]}, "question is missing"),
+        (
+            {
+                "question": "Why?",
+                "answers": ["x"],
+                "gold": ["z"],
+                "passages": [{"id": "a", "text": "b"}],
+            },
+            "gold names 'z'",
+        ),
+        ({"question": "Why?", "answers": ["x"], "passages": ["b"]}, "must be objects"),
+    ],
+)
+def test_a_bad_item_is_refused_with_file_and_line(home: Path, line: Any, said: str) -> None:
+    first = {"question": "Who?", "answers": ["x"], "passages": [{"id": "a", "text": "x"}]}
+    (home / "bad.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(line)}", encoding="utf-8")
+    with pytest.raises(BadData, match=rf"bad\.jsonl:2: .*{said}"):
+        run(home, knowledge=[{"collection": "bad.jsonl"}])
+
+
+def test_the_command_prints_one_document_and_the_right_exit_code(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings(home, **WHOLE)
+    monkeypatch.setenv("VADEMECUM_HOME", str(home))
+    monkeypatch.setenv("VADEMECUM_KB__EMBEDDER", "fake:64")
+    command = ["finetune", "data", str(home / "run.yaml"), "--dry-run"]
+    monkeypatch.setattr("sys.argv", [*command, "--json"])
+    assert cli.main() == 0
+    assert json.loads(capsys.readouterr().out)["rows"]["train"] > 0
+    monkeypatch.setattr("sys.argv", command)
+    assert cli.main() == 0
+    assert "rows to train on" in capsys.readouterr().out
+    (home / "alpaca.json").write_text("{", encoding="utf-8")
+    assert cli.main() == 3
+    assert "alpaca.json:1: not JSON" in capsys.readouterr().err
+
+
+def test_the_configuration_that_ships_is_sound() -> None:
+    file = Path(__file__).parents[2] / "finetune" / "configs" / "bundled.yaml"
+    wanted = load(file, environ={"VADEMECUM_DATA": "/data"}).data
+    assert all(k.licence for k in wanted.knowledge) and all(s.licence for s in wanted.sources)
+    assert wanted.eval_files
+
+
+def test_paragraphs_of_the_evaluation_are_left_out_of_xquad(tmp_path: Path) -> None:
+    xquad = shared("xquad_en_zh")
+    account = run(
+        tmp_path,
+        knowledge=[
+            {
+                "collection": str(xquad / "en-en"),
+                "questions": str(xquad / "qa.jsonl"),
+                "language": "en",
+                "most": 60,
+            }
+        ],
+        eval_files=[str(shared("grounding_mix/items.jsonl"))],
+        dry_run=True,
+    )
+    assert account["dropped"]["passages that the evaluation holds"]["count"] in (134, 135, 136)
+    assert account["rows"]["train"] > 30
