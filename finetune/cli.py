@@ -7,8 +7,8 @@ import sys
 
 import typer
 
-from finetune import cli_data, cli_train
-from kb.errors import BadConfiguration, BadData, VademecumError
+from finetune import cli_data, cli_judge, cli_train
+from kb.errors import BadConfiguration, BadData, GateClosed, ModelNotFound, VademecumError
 
 cli = typer.Typer(
     help="Train the model of a field, and prove it.",
@@ -25,20 +25,25 @@ def _group() -> None:
 
 cli_data.register(cli)
 cli_train.register(cli)
+cli_judge.register(cli)
 
 
 def main() -> int:
     """Entry point; turns errors into one line and the right exit code."""
     try:
-        cli(standalone_mode=False)
-    except (BadConfiguration, BadData) as error:
+        cli()
+    except (BadConfiguration, BadData, ModelNotFound) as error:
         sys.stderr.write(f"{error}\n")
         return 3
+    except GateClosed as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     except VademecumError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    except typer.Exit as error:
-        return error.exit_code
+    except SystemExit as exit_:
+        # Typer ends with 2 for a wrong command line; here 2 means that the gate said no.
+        return 3 if exit_.code == 2 else int(exit_.code or 0)
     return 0
 
 

@@ -37,7 +37,15 @@ class EvalSettings(Section):
     most: Annotated[int, Field(ge=1)] = 200
     """Items of each file at most, drawn by the seed."""
     margin: Annotated[float, Field(ge=0, le=1)] = 0.02
-    """How much worse a general ability may be."""
+    """How much worse a general ability may be, and each part of the field."""
+    perplexity_margin: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """How much higher the perplexity of plain text may be."""
+    strict: bool = False
+    """Whether the interval, not only the estimate, must stay within the margin."""
+    languages: tuple[str, ...] = ()
+    """Items of grounding in other languages are left out; empty: those of `data.languages`."""
+    max_tokens: Annotated[int, Field(ge=1)] = 96
+    """Of an answer from passages."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     seeds: tuple[int, ...] = ()
     """Runs of the same configuration with other seeds, whose spread is reported."""

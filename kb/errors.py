@@ -4,6 +4,7 @@
     ├── Permanent                 trying again cannot help; said once, clearly
     │   ├── BadConfiguration      a key or value of the configuration
     │   ├── BadData               a row or file of a data set handed to a command
+    │   ├── GateClosed            a tuned model that is not shown to be better
     │   ├── ModelNotFound         no weights under this name
     │   ├── ModelBroken           weights that cannot be read
     │   ├── UnknownKnowledgeBase  no knowledge base of this name or id
@@ -40,6 +41,10 @@ class BadConfiguration(Permanent):
 
 class BadData(Permanent):
     """A row or file handed to a command is wrong; the message names file and line."""
+
+
+class GateClosed(Permanent):
+    """A tuned model may not be released; the message says why."""
 
 
 class ModelNotFound(Permanent):

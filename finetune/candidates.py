@@ -1,0 +1,63 @@
+"""Where a run's result lies, and what it is: an adapter or a whole model. Loads no weights."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.settings import TrainSettings
+from kb.errors import BadData
+from kb.release import weights
+
+ADAPTER_CONFIG = "adapter_config.json"
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A folder with an adapter (`config` is peft's) or a model (`config` is transformers')."""
+
+    folder: Path
+    is_adapter: bool
+    config: Mapping[str, Any]
+
+    def hashes(self) -> dict[str, str]:
+        """File -> SHA-256 of its weights."""
+        return weights(self.folder)
+
+
+def of_run(settings: TrainSettings) -> Candidate:
+    """What the run made: `adapter/` or `model/` of its folder. Raises BadData where neither is."""
+    part = "model" if settings.finetuning_type == "full" else "adapter"
+    place = settings.output_dir / part
+    if not place.is_dir():
+        raise BadData(f"{place}: is not there; run `finetune train` first")
+    return at(place)
+
+
+def at(folder: Path) -> Candidate:
+    """Raises BadData for a folder that holds neither an adapter nor a model."""
+    for name, is_adapter in ((ADAPTER_CONFIG, True), (CONFIG, False)):
+        file = folder / name
+        if not file.is_file():
+            continue
+        try:
+            config = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BadData(f"{file}: cannot be read: {error}") from error
+        if not isinstance(config, dict):
+            raise BadData(f"{file}: is no JSON object")
+        return Candidate(folder, is_adapter, config)
+    raise BadData(f"{folder}: holds neither {ADAPTER_CONFIG} nor {CONFIG}")
+
+
+def of_seeds(settings: TrainSettings) -> dict[int, Candidate]:
+    """Runs of `eval.seeds`, each in `OUTPUT_DIR-seedN` beside this one. Raises BadData."""
+    return {seed: of_run(of_seed(settings, seed)) for seed in settings.eval.seeds}
+
+
+def of_seed(settings: TrainSettings, seed: int) -> TrainSettings:
+    """The configuration of the same run with another seed, in a folder of its own."""
+    place = settings.output_dir.with_name(f"{settings.output_dir.name}-seed{seed}")
+    return settings.model_copy(update={"seed": seed, "output_dir": place})

@@ -1,0 +1,69 @@
+"""`finetune eval`, `doctor` and `plan`: a model is judged, a run before it starts, a machine."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from finetune.cli_options import AsJson, Config, Sets
+from kb.errors import GateClosed
+
+Limit = Annotated[int | None, typer.Option(min=1, help="Items of each file at most.")]
+Adapter = Annotated[Path | None, typer.Option(help="Judge this folder, not the run's result.")]
+EngineUrl = Annotated[str, typer.Option("--engine", help="Ask this OpenAI-compatible server.")]
+BaseName = Annotated[str, typer.Option("--base", help="The base's name at the engine.")]
+CandidateName = Annotated[str, typer.Option("--candidate", help="The candidate's name there.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+
+
+def register(cli: typer.Typer) -> None:
+    """Add this file's commands."""
+    cli.command("eval")(evaluate)
+
+
+def evaluate(
+    config: Config,
+    sets: Sets = None,
+    limit: Limit = None,
+    adapter: Adapter = None,
+    engine: EngineUrl = "",
+    base: BaseName = "",
+    candidate: CandidateName = "",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Base against candidate, with retrieval on and off; exit 2 if the gate says no."""
+    from finetune import evaluate as evaluating
+    from finetune import judged, report
+    from finetune.settings import load
+    from kb.settings import load as load_house
+
+    settings = load(config, sets or ())
+    asked = evaluating.items(settings, limit)
+    if dry_run:
+        _show(asked.counts(), as_json)
+        return
+    names = judged.Names(engine, base or settings.model_name_or_path, candidate)
+    chosen = judged.open_engines(settings, adapter, names, load_house().home, _say)
+    done = evaluating.evaluate(settings, asked, chosen.base, chosen.candidate, chosen.others, _say)
+    made = report.write(done, chosen.about, settings.output_dir)
+    if as_json:
+        typer.echo(json.dumps(made, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(report.lines(done)))
+    _say(f"{settings.output_dir / report.FOLDER / 'report.html'}")
+    if not done.verdict.passed:
+        raise GateClosed(f"the gate says no: {done.verdict.why}")
+
+
+def _show(counts: dict[str, int], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(counts))
+    else:
+        typer.echo("\n".join(f"{name}: {count} items" for name, count in counts.items()))
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")

@@ -1,0 +1,77 @@
+"""Which models `finetune eval` asks, and what a report says of them. Judges nothing itself."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from finetune import candidates
+from finetune.engines import Engine, HttpEngine
+from finetune.settings import TrainSettings
+from kb.errors import BadConfiguration
+from kb.models import locate
+from kb.prompt import PROMPT_VERSION
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Where the models are served, and under which names; no URL: they run in this process."""
+
+    url: str = ""
+    base: str = ""
+    candidate: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """Base, candidate, runs with other seeds, and what eval.json says of them."""
+
+    base: Engine
+    candidate: Engine
+    others: Mapping[int, Engine]
+    about: Mapping[str, Any]
+
+
+def open_engines(
+    settings: TrainSettings, folder: Path | None, names: Names, home: Path, report: Report
+) -> Engines:
+    """Raises BadData if the run has no result, BadConfiguration for a server without names, and
+    ModelBroken."""
+    chosen = candidates.at(folder) if folder else candidates.of_run(settings)
+    about = {
+        "evaluated": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "model": settings.model_name_or_path,
+        "files": chosen.hashes(),
+        "prompt_version": PROMPT_VERSION,
+        "seed": settings.seed,
+        "settings": settings.eval.model_dump(mode="json"),
+    }
+    if names.url:
+        return _served(names, about)
+    from finetune import local  # torch: not for a server
+
+    seeds = candidates.of_seeds(settings)
+    engines = local.together(
+        locate(settings.model_name_or_path, home, report=report),
+        {_title(settings, chosen): chosen.folder}
+        | {f"seed {seed}": one.folder for seed, one in seeds.items()},
+    )
+    base, candidate, *others = engines
+    base.name = settings.model_name_or_path
+    return Engines(base, candidate, dict(zip(seeds, others, strict=True)), about)
+
+
+def _served(names: Names, about: Mapping[str, Any]) -> Engines:
+    if not names.candidate:
+        raise BadConfiguration("--engine needs --candidate, the tuned model's name there")
+    base, candidate = (HttpEngine(names.url, n) for n in (names.base, names.candidate))
+    return Engines(base, candidate, {}, about)
+
+
+def _title(settings: TrainSettings, chosen: candidates.Candidate) -> str:
+    """`bundled (adapter)`: the run's name says more than `adapter` does."""
+    inside = chosen.folder.parent == settings.output_dir
+    return settings.output_dir.name if inside else chosen.folder.name

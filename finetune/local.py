@@ -1,0 +1,216 @@
+"""A model in this process, judged without any server; one adapter of it switched on, or none.
+
+Base and candidate share the weights where the candidate is an adapter, so that both are judged in
+the memory of one. Knows weights and tokens; no items and no judges.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from tqdm import tqdm
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from finetune import device
+from finetune.candidates import ADAPTER_CONFIG
+from finetune.engines import Asked, Messages, Score
+from kb.errors import ModelBroken
+
+BATCH_TOKENS = 8_192
+"""Of prompts generated together, padding included."""
+
+
+@dataclass(slots=True)
+class LocalEngine:
+    """`adapter`: the name of one loaded into `model`, or None for the bare base."""
+
+    name: str
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    adapter: str | None = None
+    batch_tokens: int = BATCH_TOKENS
+
+    def generate(self, prompts: Sequence[Messages], max_tokens: int) -> list[str]:
+        """Greedy answers; prompts of like length are generated together."""
+        texts = [self._rendered(messages) for messages in prompts]
+        lengths = [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        out = [""] * len(texts)
+        with self._mode(), self._bar(len(texts)) as bar:
+            for batch in _batches(lengths, max_tokens, self.batch_tokens):
+                said = self._continue([texts[n] for n in batch], max_tokens)
+                for n, text in zip(batch, said, strict=True):
+                    out[n] = text
+                bar.update(len(batch))
+        return out
+
+    def score(self, asked: Sequence[Asked]) -> list[list[Score]]:
+        out = []
+        with self._mode(), self._bar(len(asked)) as bar:
+            for group in asked:
+                out.append(self._likelihoods(group))
+                bar.update()
+        return out
+
+    def _bar(self, total: int) -> Any:
+        """On standard error, for people only."""
+        return tqdm(total=total, desc=self.name, leave=False, disable=None)
+
+    def _rendered(self, messages: Messages) -> str:
+        text = self.tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=True
+        )
+        assert isinstance(text, str)
+        return text
+
+    def _continue(self, texts: list[str], max_tokens: int) -> list[str]:
+        encoded = self._encoded(texts)
+        made = self.model.generate(
+            **encoded,
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        new = made[:, encoded["input_ids"].shape[1] :]
+        return [str(text).strip() for text in self.tokenizer.batch_decode(new, True)]
+
+    def _encoded(self, texts: list[str]) -> dict[str, torch.Tensor]:
+        self.tokenizer.padding_side = "left"
+        encoded = self.tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt")
+        encoded.pop("token_type_ids", None)
+        return {name: tensor.to(self.model.device) for name, tensor in encoded.items()}
+
+    def _likelihoods(self, group: Asked) -> list[Score]:
+        """The context is read once, then all continuations beside each other on its cache."""
+        rows = [self._split(group.context, text) for text in group.continuations]
+        ids = [row for row, _ in rows]
+        common = _common([row[:counted] for row, counted in rows])
+        shared = max(1, min(common, *(len(row) - 1 for row in ids)))
+        rest = [row[shared:] for row in ids]
+        width = max(map(len, rest))
+        pad = self.tokenizer.pad_token_id or 0
+        device = self.model.device
+        cache = DynamicCache(config=self.model.config)
+        first = torch.tensor([ids[0][:shared]], device=device)
+        read = self.model(first, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+        cache.batch_repeat_interleave(len(rest))
+        following = torch.tensor([row + [pad] * (width - len(row)) for row in rest], device=device)
+        # What is padded comes after everything that counts, so that no mask is needed.
+        told = self.model(following, past_key_values=cache, use_cache=True).logits
+        logits = torch.cat([read.expand(len(rest), -1, -1), told[:, :-1]], dim=1)
+        out = []
+        for n, (row, counted) in enumerate(rows):
+            start, end = max(counted, shared) - shared, len(row) - shared
+            likely = logits[n, start:end].float().log_softmax(-1)
+            wanted = following[n, start:end, None]
+            out.append(Score(likely.gather(-1, wanted).sum().item(), end - start))
+        return out
+
+    def _split(self, context: str, text: str) -> tuple[list[int], int]:
+        """Tokens of both together, and the first that holds something of the continuation."""
+        encoded = self.tokenizer(
+            context + text, add_special_tokens=False, return_offsets_mapping=True
+        )
+        ends = [end for _, end in encoded["offset_mapping"]]
+        return encoded["input_ids"], sum(end <= len(context) for end in ends)
+
+    @contextmanager
+    def _mode(self) -> Iterator[None]:
+        switched = isinstance(self.model, PeftModel)
+        if switched and self.adapter:
+            self.model.set_adapter(self.adapter)
+        off = self.model.disable_adapter() if switched and not self.adapter else nullcontext()
+        self.model.eval()
+        with off, torch.inference_mode():
+            yield
+
+
+def together(base: str, tuned: Mapping[str, Path]) -> list[LocalEngine]:
+    """The base, then each tuned model (its name -> the folder of an adapter or of a whole model).
+
+    Adapters share the base's weights. Raises ModelBroken.
+    """
+    dtype = torch.bfloat16 if device.has_bf16() else torch.float32
+    tokenizer = _tokenizer(base)
+    model: PreTrainedModel | PeftModel = _model(base, dtype)
+    adapters: dict[str, str] = {}
+    own: dict[str, LocalEngine] = {}
+    for n, (name, folder) in enumerate(tuned.items()):
+        if not (folder / ADAPTER_CONFIG).is_file():
+            whole = _model(str(folder), dtype)
+            own[name] = LocalEngine(name, whole, _tokenizer(str(folder)))
+            continue
+        adapters[name] = f"tuned{n}"
+        model = _with_adapter(model, folder, adapters[name])
+    engines = [LocalEngine(base, model, tokenizer)]
+    for name in tuned:
+        engines.append(own.get(name) or LocalEngine(name, model, tokenizer, adapters[name]))
+    return engines
+
+
+def _with_adapter(model: Any, folder: Path, name: str) -> PeftModel:
+    try:
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(folder), adapter_name=name)
+            return model
+        return PeftModel.from_pretrained(model, str(folder), adapter_name=name)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelBroken(f"{folder}: the adapter cannot be loaded: {_line(error)}") from error
+
+
+def _model(folder: str, dtype: torch.dtype) -> PreTrainedModel:
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelBroken(f"{folder}: the model cannot be read: {_line(error)}") from error
+    if torch.cuda.is_available():
+        model.to("cuda")
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+def _tokenizer(folder: str) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelBroken(f"{folder}: the tokenizer cannot be read: {_line(error)}") from error
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _batches(lengths: Sequence[int], more: int, most: int) -> Iterator[list[int]]:
+    """Indices, longest first, so that running out of memory shows at once."""
+    batch: list[int] = []
+    for n in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and (len(batch) + 1) * (lengths[batch[0]] + more) > most:
+            yield batch
+            batch = []
+        batch.append(n)
+    if batch:
+        yield batch
+
+
+def _common(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all rows begin with."""
+    for n, column in enumerate(zip(*rows, strict=False)):
+        if len(set(column)) > 1:
+            return n
+    return min(map(len, rows))
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

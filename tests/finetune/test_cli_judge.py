@@ -1,0 +1,79 @@
+"""`finetune eval` from the command line: one JSON document, the right exit code, a report."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from finetune import cli
+from tests.finetune.judging import settings
+from tests.finetune.test_engines import adapter
+
+QUICK = ("--limit", "3", "--json", "--set", "eval.maths=[]")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["finetune", *arguments])
+    return cli.main()
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_model: Path) -> Path:
+    """Of a run over the tiny model that has not been trained."""
+    settings(tmp_path, items=6)
+    file = tmp_path / "run.yaml"
+    document = json.loads(file.read_text(encoding="utf-8"))
+    document["model_name_or_path"] = str(tiny_model)
+    document["eval"]["max_tokens"] = 4
+    file.write_text(json.dumps(document), encoding="utf-8")
+    return file
+
+
+def test_eval_judges_the_run_and_the_gate_says_no_with_2(
+    config: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    adapter(tiny_model, config.parent / "run/adapter", 1)
+    assert run(monkeypatch, "eval", str(config), *QUICK) == 2
+    out, said = capsys.readouterr()
+    made = json.loads(out)
+    assert made["gate"]["passed"] is False
+    assert {m["ability"] for m in made["measures"]} == {
+        "grounding",
+        "without retrieval",
+        "choice",
+        "text",
+    }
+    assert list(made["files"]) == ["adapter_model.safetensors"]
+    assert "the gate says no: grounding right" in said
+    assert (config.parent / "run/eval/report.html").is_file()
+
+
+def test_eval_of_a_run_that_was_not_trained_says_so_with_3(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "eval", str(config)) == 3
+    assert "run `finetune train` first" in capsys.readouterr().err
+
+
+def test_a_dry_run_counts_and_asks_nothing(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "eval", str(config), "--dry-run", "--json", "--limit", "4") == 0
+    counts = {"grounding": 6, "choice": 4, "maths": 4, "text": 4}
+    assert json.loads(capsys.readouterr().out) == counts
+
+
+def test_a_wrong_command_line_is_3_and_not_the_gates_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, "eval") == 3
+    assert run(monkeypatch, "eval", "--help") == 0
+
+
+def test_an_unknown_key_is_named(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "eval", str(config), "--set", "eval.margn=1") == 3
+    assert "did you mean margin" in capsys.readouterr().err

@@ -1,0 +1,107 @@
+"""Intervals hold what they promise, and the gate opens only for what is shown."""
+
+import numpy as np
+import pytest
+
+from finetune import gate
+from finetune.compare import Compared, bootstrap, compare, mcnemar, spread
+from finetune.judges import Measure, Purpose
+from finetune.settings import EvalSettings
+
+SETTINGS = EvalSettings()
+
+
+def pair(
+    base: list[float], candidate: list[float], purpose: Purpose = "field", log: bool = False
+) -> list[Compared]:
+    def measure(values: list[float]) -> list[Measure]:
+        return [Measure("a", "right", "", purpose, tuple(values), log)]
+
+    return compare(measure(base), measure(candidate), SETTINGS, seed=1)
+
+
+GENERAL = pair([1.0] * 50, [1.0] * 50, "general")
+
+
+def test_the_interval_holds_the_true_mean_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    inside = 0
+    for n in range(200):
+        low, high = bootstrap(rng.normal(0.1, 1, 80).tolist(), 0.9, n, resamples=1000)
+        inside += low <= 0.1 <= high
+    assert 0.84 <= inside / 200 <= 0.95
+
+
+def test_an_interval_is_the_same_for_the_same_seed() -> None:
+    values = [0.0, 1.0, -1.0, 1.0] * 10
+    assert bootstrap(values, 0.95, 3) == bootstrap(values, 0.95, 3)
+
+
+def test_only_items_on_which_the_models_differ_count() -> None:
+    # 9 gained, 1 lost: P(at most 1 of 10) twice = 22 / 1024.
+    base, candidate = [0.0] * 9 + [1.0], [1.0] * 9 + [0.0]
+    assert mcnemar(base, candidate) == pytest.approx(22 / 1024)
+    assert mcnemar(base + [1.0] * 500, candidate + [1.0] * 500) == pytest.approx(22 / 1024)
+    assert mcnemar([1.0], [1.0]) == 1.0
+
+
+def test_pairing_matters() -> None:
+    hard_and_easy = [0.0, 1.0] * 100
+    slightly_better = [*hard_and_easy]
+    slightly_better[0:20:2] = [1.0] * 10
+    (compared,) = pair(hard_and_easy, slightly_better)
+    assert compared.low > 0 and compared.p_value is not None and compared.p_value < 0.01
+
+
+def test_what_is_better_for_sure_passes() -> None:
+    verdict = gate.judge(pair([0.0] * 50, [1.0] * 30 + [0.0] * 20) + GENERAL)
+    assert verdict.passed and "better" in verdict.why
+
+
+def test_what_may_be_chance_does_not() -> None:
+    verdict = gate.judge(pair([0.0] * 50, [1.0] + [0.0] * 49) + GENERAL)
+    assert not verdict.passed and "not shown to be better" in verdict.why
+
+
+GAINED = pair([0.0] * 50, [1.0] * 50)
+
+
+@pytest.mark.parametrize(("lost", "passes"), [(1, True), (2, True), (3, False)])
+def test_a_general_ability_may_fall_by_its_margin(lost: int, passes: bool) -> None:
+    fallen = pair([1.0] * 100, [0.0] * lost + [1.0] * (100 - lost), "general")
+    assert gate.judge(GAINED + fallen).passed is passes
+
+
+def test_strict_asks_for_the_whole_interval() -> None:
+    fallen = pair([1.0] * 100, [0.0] + [1.0] * 99, "general")
+    assert gate.judge(GAINED + fallen).passed
+    assert not gate.judge(GAINED + fallen, strict=True).passed
+
+
+@pytest.mark.parametrize(("rise", "passes"), [(0.04, True), (0.06, False)])
+def test_perplexity_may_rise_by_its_share(rise: float, passes: bool) -> None:
+    base = [-2.0, -3.0] * 20
+    text = pair(base, [b - float(np.log1p(rise)) for b in base], "general", log=True)
+    verdict = gate.judge(GAINED + text)
+    assert verdict.passed is passes and f"+{rise * 100:.1f}%" in verdict.reasons[1].text
+
+
+def test_what_was_not_measured_does_not_pass() -> None:
+    assert "nothing of the field" in gate.judge(GENERAL).why
+    assert "no general ability" in gate.judge(GAINED).why
+
+
+def test_what_is_only_told_decides_nothing() -> None:
+    told = pair([1.0] * 50, [0.0] * 50, "told")
+    assert gate.judge(GAINED + GENERAL + told).passed
+
+
+def test_measures_that_are_not_paired_are_refused() -> None:
+    one, two = (Measure("a", "right", "", "field", (1.0,) * n) for n in (1, 2))
+    with pytest.raises(ValueError, match="not paired"):
+        compare([one], [two], SETTINGS, 1)
+
+
+def test_one_run_has_no_spread() -> None:
+    (only,) = spread([[Measure("a", "right", "", "field", (1.0, 0.0))]])
+    assert only.mean == 0.5 and only.deviation == 0.0
