@@ -1,80 +1,20 @@
 """Keeps children running: starts, watches, starts again with back-off, stops in order.
 
-Knows nothing of engines or servers, only `ChildSpec`s. Clock, sleep and random source are handed
-in. `app.up` builds the children.
+Some stay for good, others come and go while it runs. Knows nothing of engines or servers, only
+`ChildSpec`s. `app.up` builds the children.
 """
 
-import random
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
+from dataclasses import dataclass
 
-import httpx
-
-from app.child import Child
 from app.children import ChildSpec
+from app.world import Backoff, Running, World
 
 POLL_SECONDS = 0.2
 HEALTH_SECONDS = 10.0
 HEALTH_FAILURES = 3
 STOP_SECONDS = 15.0
 REMIND_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """1 s, 2 s, 4 s, ... 30 s between starts; a run of a minute forgets earlier failures."""
-
-    first_seconds: float = 1.0
-    max_seconds: float = 30.0
-    steady_seconds: float = 60.0
-
-    def delay(self, failures: int, rng: random.Random) -> float:
-        """Seconds to wait after the `failures`-th failure in a row (1 for the first)."""
-        full = min(self.max_seconds, self.first_seconds * 2.0 ** min(failures - 1, 30))
-        return full * rng.uniform(0.9, 1.0)
-
-
-class Running(Protocol):
-    """What the supervisor asks of a started child (`app.child.Child`)."""
-
-    @property
-    def pid(self) -> int: ...
-
-    def exit_code(self) -> int | None: ...
-
-    def terminate(self) -> None: ...
-
-    def kill(self) -> None: ...
-
-    def last_lines(self, n: int) -> list[str]: ...
-
-
-def answers(url: str) -> bool:
-    """Whether `url` says 200 within five seconds."""
-    try:
-        # trust_env: a proxy for the world is none for this machine.
-        return httpx.get(url, timeout=5.0, trust_env=False).status_code == httpx.codes.OK
-    except httpx.HTTPError:
-        return False
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """Everything outside: time, chance, processes, the network, the reader of messages."""
-
-    say: Callable[[str], None]
-    start: Callable[[ChildSpec], Running]
-    answers: Callable[[str], bool] = answers
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-    rng: random.Random = field(default_factory=random.Random)
-
-
-def on_this_machine(logs: Path, say: Callable[[str], None]) -> World:
-    return World(say=say, start=lambda spec: Child(spec, logs))
 
 
 class _Permanent(Exception):
@@ -91,10 +31,15 @@ class _Supervised:
     up: bool = False
     check_at: float = 0.0
     unanswered: int = 0
+    comes_and_goes: bool = False
+    kill_at: float | None = None  # it is leaving
 
 
 class Supervisor:
-    """`run` starts the children in the given order and stops them in the opposite one."""
+    """`run` starts the children in the given order and stops them in the opposite one.
+
+    `changing` is asked at every turn which others should run, by name; they go before the rest.
+    """
 
     def __init__(
         self,
@@ -103,9 +48,11 @@ class Supervisor:
         *,
         ready_url: str,
         on_ready: Callable[[], None],
+        changing: Callable[[], Sequence[ChildSpec]] = tuple,
         backoff: Backoff | None = None,
     ) -> None:
         self._children = [_Supervised(spec) for spec in specs]
+        self._changing = changing
         self._world = world
         self._ready_url = ready_url
         self._on_ready = on_ready
@@ -120,7 +67,8 @@ class Supervisor:
         remind_at = began + REMIND_SECONDS
         try:
             while not stop():
-                for one in self._children:
+                self._follow_changes()
+                for one in list(self._children):
                     self._look_after(one)
                 self._look_whether_ready(began)
                 if not self._is_ready and self._world.clock() >= remind_at:
@@ -134,10 +82,40 @@ class Supervisor:
             self._stop_all(hurry)
         return 0
 
+    def _follow_changes(self) -> None:
+        wanted = {spec.name: spec for spec in self._changing()}
+        for one in self._children:
+            if one.comes_and_goes and wanted.pop(one.spec.name, None) != one.spec:
+                self._let_go(one)
+        new = [_Supervised(spec, comes_and_goes=True) for spec in wanted.values()]
+        self._children = [*new, *self._children]
+
     # -- one child -------------------------------------------------------------------------------
+
+    def _let_go(self, one: _Supervised) -> None:
+        """Ask a child to end, once."""
+        if one.kill_at is not None:
+            return
+        one.kill_at = self._world.clock() + STOP_SECONDS
+        self._world.say(f"{one.spec.name}: no longer needed, stopping")
+        if one.running is not None:
+            one.running.terminate()
+
+    def _see_off(self, one: _Supervised, now: float) -> None:
+        """Wait for a child that was asked to end, but not for ever."""
+        assert one.kill_at is not None
+        if one.running is not None and one.running.exit_code() is None:
+            if now < one.kill_at:
+                return
+            self._world.say(f"{one.spec.name}: does not end, killed")
+            one.running.kill()
+        self._children.remove(one)
 
     def _look_after(self, one: _Supervised) -> None:
         now = self._world.clock()
+        if one.kill_at is not None:
+            self._see_off(one, now)
+            return
         if one.running is None:
             if now >= one.start_at:
                 self._start(one, now)

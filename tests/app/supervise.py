@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.children import ChildSpec
-from app.supervisor import Backoff, Supervisor, World, on_this_machine
+from app.supervisor import Supervisor
 from app.up import Stop
+from app.world import Backoff, World, on_this_machine
 
 QUICK = Backoff(first_seconds=0.05, max_seconds=0.1)
 TELL = "import os, pathlib; open({file!r}, 'a').write(f'{{os.getpid()}}\\n')\n"

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from app.children import ChildSpec
-from app.supervisor import Backoff, Supervisor, World
+from app.supervisor import Supervisor
+from app.world import Backoff, World
 
 READY = "http://ready"
 HEALTH = "http://health"
@@ -57,7 +58,13 @@ class Stage:
         self._lives = list(lives)
         self._healthy = healthy
 
-    def run(self, specs: list[ChildSpec], seconds: float, hurry: bool = False) -> int:
+    def run(
+        self,
+        specs: list[ChildSpec],
+        seconds: float,
+        hurry: bool = False,
+        changing: Callable[[], list[ChildSpec]] = list,
+    ) -> int:
         world = World(
             say=self.said.append,
             start=self._start,
@@ -66,7 +73,9 @@ class Stage:
             sleep=self._sleep,
             rng=random.Random(0),
         )
-        supervisor = Supervisor(specs, world, ready_url=READY, on_ready=self._on_ready)
+        supervisor = Supervisor(
+            specs, world, ready_url=READY, on_ready=self._on_ready, changing=changing
+        )
         return supervisor.run(lambda: self.now >= seconds, lambda: hurry)
 
     def times(self) -> list[float]:
@@ -185,3 +194,48 @@ def test_the_last_words_of_a_child_are_repeated() -> None:
     assert any(
         line.startswith("one: ended (exit 1): the end; starting again") for line in stage.said
     )
+
+
+def test_a_child_that_is_wanted_later_is_started_and_stopped_when_it_is_not() -> None:
+    stage = Stage(healthy=always)
+    new = ChildSpec("new", ("x",))
+    stage.run(one(), 60, changing=lambda: [new] if 10 <= stage.now < 40 else [])
+    assert [name for _, name in stage.started] == ["one", "new"]
+    assert stage.times()[1] == pytest.approx(10, abs=0.3)
+    first, later = stage.puppets
+    assert later.terminated_at == pytest.approx(40, abs=0.3)
+    assert not later.killed and first.terminated_at == pytest.approx(60, abs=0.3)
+
+
+def test_what_is_wanted_from_the_start_goes_before_the_rest_and_is_stopped_last() -> None:
+    stage, new = Stage(healthy=always), [ChildSpec("new", ("x",))]
+    assert stage.run([ChildSpec("rest", ("x",))], 5, changing=lambda: new) == 0
+    assert [name for _, name in stage.started] == ["new", "rest"]
+    assert [line for line in stage.said if "stopping" in line] == [
+        "rest: stopping",
+        "new: stopping",
+    ]
+
+
+def test_a_deaf_child_that_is_not_wanted_is_killed_while_the_others_are_looked_after() -> None:
+    stage = Stage(None, 22.0, None, healthy=always)
+    new = ChildSpec("new", ("x",))
+
+    def changing() -> list[ChildSpec]:
+        for puppet in stage.puppets[:1]:
+            puppet.deaf = True
+        return [new] if stage.now < 20 else []
+
+    stage.run(one(), 60, changing=changing)
+    assert stage.puppets[0].killed
+    # `one` died at 22 s and was started again before the deaf one was killed at 35.
+    assert [name for _, name in stage.started] == ["new", "one", "one"]
+    assert 22 < stage.times()[2] < 25
+
+
+def test_a_wanted_child_that_dies_is_started_again_and_a_changed_one_anew() -> None:
+    stage = Stage(10.0, None, None, None, healthy=always)
+    specs = [ChildSpec("new", ("x",)), ChildSpec("new", ("y",))]
+    stage.run([], 60, changing=lambda: [specs[stage.now > 30]])
+    assert [name for _, name in stage.started] == ["new"] * 3
+    assert stage.times()[1:] == pytest.approx([11, 30.4], abs=0.6)

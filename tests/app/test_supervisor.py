@@ -13,7 +13,8 @@ import pytest
 
 from app.child import KEPT_LOGS, Child, rotated
 from app.children import ChildSpec
-from app.supervisor import Supervisor, on_this_machine
+from app.supervisor import Supervisor
+from app.world import on_this_machine
 from tests.app.supervise import QUICK, SLEEP, Pids, eventually, family, is_alive, python, quick
 
 ROOT = Path(__file__).parents[2]
