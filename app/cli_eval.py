@@ -1,19 +1,17 @@
 """`vademecum eval`: how good and how fast, on test collections."""
 
+import os
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from app.output import AsJson, say, show
+from app.settings import AppSettings
 from kb.settings import KbSettings, load
 
 evaluations = typer.Typer(help="Measure quality and speed.", no_args_is_help=True)
-
-
-@evaluations.callback()
-def _group() -> None:
-    """A group also while it has one command."""
 
 
 @evaluations.command()
@@ -42,3 +40,34 @@ def retrieval(
         show(report, True)
     else:
         typer.echo(table(report))
+
+
+@evaluations.command()
+def grounding(
+    items: Annotated[Path, typer.Argument(help="JSONL: question, passages, answers, kind.")],
+    url: Annotated[str | None, typer.Option(help="Another server than this home's.")] = None,
+    model: Annotated[str, typer.Option(help="A release by id, or the base.")] = "vademecum",
+    limit: Annotated[
+        int | None, typer.Option(help="Only so many of each kind and language.", min=1)
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="Only this one: en or zh.")] = None,
+    concurrency: Annotated[int, typer.Option(help="Items under way at once.", min=1, max=64)] = 4,
+    as_json: AsJson = False,
+) -> None:
+    """How true the running server stays to its passages: right answers, citations, refusals."""
+    from app.children import server_url
+    from app.eval_grounding import ask_all, sample
+    from app.grounding import read, report, table
+
+    configuration = load()
+    url = url or server_url(configuration.section("app", AppSettings))
+    chosen = sample(read(items, language), limit)
+    key = os.environ.get("VADEMECUM_KEY", "")
+    began = time.monotonic()
+    replies = ask_all(url, chosen, model=model, key=key, concurrency=concurrency, tell=say)
+    figures = report(chosen, replies)
+    if as_json:
+        seconds = round(time.monotonic() - began, 1)
+        show(figures | {"items": len(chosen), "model": model, "seconds": seconds}, True)
+    else:
+        show(table(figures), False)
