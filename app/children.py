@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from importlib import metadata, util
 from pathlib import Path
 
+from app.engines import Wanted, name, takes_adapters
 from app.settings import AppSettings, EngineSettings
 from kb.errors import BadConfiguration
+from kb.manifest import BASE
 
 BAD_CONFIGURATION = 3
 ENGINE_MODEL = "base"
@@ -40,31 +42,36 @@ def server_url(app: AppSettings) -> str:
 
 
 def engine(
-    settings: EngineSettings, model: str, home: Path, cores: int, *, cpu: bool | None = None
+    settings: EngineSettings, wanted: Wanted, base: str, home: Path, cores: int, *, cpu: bool
 ) -> ChildSpec:
-    """vLLM's OpenAI server for `model`, a folder or hub id. `cpu` tells which build of vLLM is
-    installed. Raises BadConfiguration if none is."""
-    if cpu is None:
-        cpu = _is_cpu_build()
+    """vLLM's OpenAI server for the weights that are wanted; `base` is the folder or hub id of the
+    bare model's. `cpu` tells which build of vLLM is installed."""
+    model = wanted.model or base
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", model, "--served-model-name", ENGINE_MODEL]
-    command += ["--host", LOOPBACK, "--port", str(settings.port)]
+    command += ["--host", LOOPBACK, "--port", str(wanted.port)]
     command += ["--max-model-len", str(settings.max_model_len)]
     command += ["--max-num-seqs", str(settings.max_streams)]
+    adapters = wanted.release == BASE and takes_adapters(settings, cpu=cpu)
+    if adapters:
+        command += ["--enable-lora", "--max-loras", "2"]  # the current one, and the one before
+        command += ["--max-lora-rank", str(settings.max_adapter_rank)]
     command += [*(_cpu_flags() if cpu else ()), *settings.extra_args]
     return ChildSpec(
-        "engine",
+        name(wanted.release),
         tuple(command),
         {
             "VLLM_CACHE_ROOT": str(home / "engine"),
             "VLLM_NO_USAGE_STATS": "1",
             "DO_NOT_TRACK": "1",
             **({"HF_HUB_OFFLINE": "1"} if Path(model).is_dir() else {}),
+            **({"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"} if adapters else {}),
             **(_cpu_environment(settings, cores) if cpu else {}),
         },
-        health_url=f"http://{LOOPBACK}:{settings.port}/health",
-        # vLLM ends with 2 for arguments it does not know ([engine] extra_args).
-        permanent=frozenset({2, BAD_CONFIGURATION}),
+        health_url=f"http://{LOOPBACK}:{wanted.port}/health",
+        # vLLM ends with 2 for arguments it does not know ([engine] extra_args). Only the engine of
+        # the start may end everything: a release that cannot run must not.
+        permanent=frozenset({2, BAD_CONFIGURATION} if wanted.port == settings.port else ()),
     )
 
 
@@ -106,12 +113,17 @@ def _cpu_environment(settings: EngineSettings, cores: int) -> dict[str, str]:
     return {"VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gb)}
 
 
-def _is_cpu_build() -> bool:
+def must_have_engine() -> None:
+    """Raises BadConfiguration."""
     if util.find_spec("vllm") is None:
         raise BadConfiguration(
             "no engine is installed: install vllm (requirements/), or set [engine] url to a"
             " running OpenAI-compatible one"
         )
+
+
+def is_cpu_build() -> bool:
+    """Whether the vLLM that is installed is the one for CPUs."""
     try:
         metadata.distribution("vllm-cpu")
     except metadata.PackageNotFoundError:

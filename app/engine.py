@@ -45,6 +45,10 @@ class Engine(Protocol):
     async def close(self) -> None: ...
 
 
+class NoSuchModel(EngineDown):
+    """The engine runs and does not have the model that it is asked for."""
+
+
 class HttpEngine:
     """An OpenAI-compatible server at `url`, asked for `model`; `shown` is how users name it."""
 
@@ -80,6 +84,37 @@ class HttpEngine:
 
     async def close(self) -> None:
         await self._client.aclose()
+
+    async def names(self) -> list[str]:
+        """The models that the engine has. Raises EngineDown."""
+        try:
+            reply = await self._client.get("/v1/models", timeout=5.0)
+            return [str(one["id"]) for one in reply.raise_for_status().json()["data"]]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise EngineDown("the language model does not answer right now") from error
+
+    async def load_adapter(self, name: str, folder: str) -> None:
+        """Load a LoRA adapter from a folder of the engine's machine. Raises EngineDown, BadData."""
+        try:
+            await self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": folder})
+        except NoSuchModel as error:  # 404: vLLM has this route only where it is allowed
+            raise BadData(
+                "the engine takes no adapters while it runs: start vLLM with --enable-lora and"
+                " VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, or set [engine] runtime_adapters = false"
+            ) from error
+
+    async def unload_adapter(self, name: str) -> None:
+        """Raises EngineDown, BadData."""
+        await self._post("/v1/unload_lora_adapter", {"lora_name": name})
+
+    async def _post(self, path: str, body: Mapping[str, Any]) -> Any:
+        try:
+            reply = await self._client.post(path, json=body)
+            if reply.is_error:
+                raise _refusal(reply.status_code, reply.content)
+            return reply.json() if "json" in reply.headers.get("content-type", "") else None
+        except (httpx.HTTPError, ValueError) as error:
+            raise EngineDown("the language model does not answer right now") from error
 
     async def stream(
         self, messages: Sequence[Message], options: Mapping[str, Any]
@@ -119,7 +154,9 @@ def _delta(data: str) -> Delta:
 
 
 def _refusal(status: int, body: bytes) -> Exception:
-    if status >= 500 or status in (401, 403, 404, 429):
+    if status == httpx.codes.NOT_FOUND:
+        return NoSuchModel("the language model is not loaded")
+    if status >= 500 or status in (401, 403, 429):
         return EngineDown(f"the language model refused to answer (status {status})")
     try:
         reason = str(json.loads(body)["error"]["message"])
@@ -131,14 +168,17 @@ def _refusal(status: int, body: bytes) -> Exception:
 class FakeEngine:
     """Streams a fixed reply word by word, and remembers what it was asked. For tests."""
 
-    def __init__(self, reply: str = "It is as the references say.", *, up: bool = True) -> None:
+    def __init__(
+        self, reply: str = "It is as the references say.", *, up: bool = True, name: str = "fake"
+    ) -> None:
         self.reply = reply
         self.up = up
+        self._name = name
         self.asked: list[tuple[list[Message], dict[str, Any]]] = []
 
     @property
     def model(self) -> str:
-        return "fake"
+        return self._name
 
     async def ready(self) -> bool:
         return self.up

@@ -5,12 +5,16 @@
     ├── NoKey                     no key, or one that is not known
     ├── Forbidden                 the key's scope does not reach this far
     ├── UnknownModel              not one of /v1/models
+    ├── UnknownRelease            no release of this id
+    ├── NotPromotable             a release that may not be served here, and why
+    ├── PromotionUnderWay         one at a time
     ├── UnknownFile               no such file that this key may see
     ├── NotRemovable              a file of a watched folder: the folder decides
     ├── TooLarge                  an upload or body above the limit
     └── UnsupportedType           a file whose name says that it is no document
     Transient
     ├── Busy                      too many answers under way
+    ├── PromotionFailed           a release's engine did not come up, or is not what it should be
     └── ClientGone                nobody is left to answer
 
 A message reaches the client only if it is fit for one: never a stack trace, never a server path.
@@ -53,6 +57,18 @@ class UnknownModel(kb.Permanent):
     """The model is not one of /v1/models."""
 
 
+class UnknownRelease(kb.Permanent):
+    """There is no release of this id."""
+
+
+class NotPromotable(kb.Permanent):
+    """A release may not be served here; the message says why."""
+
+
+class PromotionUnderWay(kb.Permanent):
+    """Another release is being promoted or rolled back."""
+
+
 class UnknownFile(kb.Permanent):
     """There is no such file, or the key may not see it: nobody can tell which."""
 
@@ -67,6 +83,10 @@ class TooLarge(kb.Permanent):
 
 class UnsupportedType(kb.Permanent):
     """The file's name says that it is no document."""
+
+
+class PromotionFailed(kb.Transient):
+    """A release did not come to answer, or answers as the base does. What was served still is."""
 
 
 class Busy(kb.Transient):
@@ -99,8 +119,11 @@ TABLE: tuple[tuple[type[kb.VademecumError], Shape], ...] = (
     (Forbidden, Shape(403, "permission_error", "forbidden")),
     (kb.UnknownKnowledgeBase, Shape(404, _ASK, "vector_store_not_found")),
     (UnknownModel, Shape(404, _ASK, "model_not_found")),
+    (UnknownRelease, Shape(404, _ASK, "release_not_found")),
     (UnknownFile, Shape(404, _ASK, "file_not_found")),
     (kb.AlreadyExists, Shape(409, _ASK, "already_exists")),
+    (NotPromotable, Shape(409, _ASK, "not_promotable")),
+    (PromotionUnderWay, Shape(409, _ASK, "promotion_under_way")),
     (NotRemovable, Shape(409, _ASK, "file_not_removable")),
     (kb.NotYet, Shape(409, _ASK, "generation_not_reached", retry=1)),
     (kb.WriterBusy, Shape(409, _ASK, "busy", "this knowledge base is being written", retry=5)),
@@ -109,6 +132,7 @@ TABLE: tuple[tuple[type[kb.VademecumError], Shape], ...] = (
     (kb.Unreadable, Shape(422, _ASK, "unreadable")),
     (Busy, Shape(429, "rate_limit_error", "busy", retry=2)),
     (ClientGone, Shape(499, _ASK, "client_gone")),  # nginx's status; seen only in metrics
+    (PromotionFailed, Shape(503, _OURS, "promotion_failed")),
     (kb.EngineDown, Shape(503, _OURS, "engine_down", retry=5)),
     (
         kb.EmbedderDown,

@@ -11,16 +11,16 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from app import errors
-from app.answer import Answerer
 from app.auth import Keys
 from app.batches import Batches
-from app.engine import Engine
 from app.gate import Gate
 from app.knowledge import KnowledgeBases
 from app.limits import BodyLimit, Places
 from app.metrics import Metrics
 from app.parts import Parts
+from app.releases import Releases
 from app.routes import (
+    admin,
     batches,
     chat,
     embeddings,
@@ -34,7 +34,9 @@ from app.routes import (
 from app.settings import AppSettings
 from app.uploads import Uploads
 
-_ROOMS = (chat, models, embeddings, files, vector_stores, store_files, batches, health, page)
+_ROOMS = (
+    chat, models, embeddings, files, vector_stores, store_files, batches, admin, health, page,
+)  # fmt: skip
 _MANY = re.compile(r"/v1/vector_stores/[^/]+/upload")
 _FILES_AT_ONCE = 16
 _BODY_BYTES = 2_000_000
@@ -42,9 +44,9 @@ _MB = 2**20
 
 
 def create_app(
-    settings: AppSettings, *, kb: KnowledgeBases, engine: Engine, answerer: Answerer, keys: Keys
+    settings: AppSettings, *, kb: KnowledgeBases, releases: Releases, keys: Keys
 ) -> FastAPI:
-    """The application. It closes `kb` and `engine` when it ends."""
+    """The application. It closes `kb` and all engines when it ends."""
     uploads = Uploads(kb.catalog.home / "uploads")
     together = Batches(kb.catalog.home / "uploads" / ".batches")
 
@@ -52,12 +54,13 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(uploads.sweep)
         yield
-        await engine.close()
+        await releases.close()
+        await releases.lineup.close()
         await run_in_threadpool(kb.close)
 
     app = FastAPI(title="Vademecum", lifespan=lifespan, docs_url=None, redoc_url=None)
     places = Places(settings.max_waiting)
-    app.state.parts = Parts(settings, kb, engine, answerer, uploads, together, places, Metrics())
+    app.state.parts = Parts(settings, kb, releases, uploads, together, places, Metrics())
     errors.install(app)
     for room in _ROOMS:
         app.include_router(room.router)

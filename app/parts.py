@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from app.answer import Answerer
 from app.batches import Batches
-from app.engine import Engine
 from app.knowledge import KnowledgeBases
 from app.limits import Places
+from app.lineup import Lineup
 from app.metrics import Metrics
+from app.releases import Releases
 from app.settings import AppSettings
 from app.uploads import Uploads
 
@@ -20,12 +20,16 @@ class Parts:
 
     settings: AppSettings
     kb: KnowledgeBases
-    engine: Engine
-    answerer: Answerer
+    releases: Releases
     uploads: Uploads
     batches: Batches
     places: Places
     metrics: Metrics
+
+    @property
+    def lineup(self) -> Lineup:
+        """Who answers."""
+        return self.releases.lineup
 
 
 def parts(request: Request) -> Parts:

@@ -1,13 +1,17 @@
-"""Unpacks the weights that the settings name, and ends: `python -m app.prepare`.
+"""Makes the weights ready that the settings and the current release name: `python -m app.prepare`.
 
-The first start runs it before anything else, so that one process does the work and says so. Knows
-names of models only; nothing is loaded for use.
+A start that needs it runs it before anything else, so that one process does the work, says so, and
+ends. Nothing is loaded for use.
 """
 
 import sys
 
+from app.children import is_cpu_build
+from app.engines import own_at_start
 from app.settings import EngineSettings
 from kb.errors import VademecumError
+from kb.manifest import Manifest
+from kb.merging import is_merged, merge
 from kb.models import describe, is_complete, locate
 from kb.settings import Configuration, KbSettings, load
 
@@ -22,10 +26,22 @@ def models(configuration: Configuration) -> list[str]:
 
 
 def is_needed(configuration: Configuration) -> bool:
-    """Whether a bundled model waits to be unpacked."""
+    """Whether a bundled model waits to be unpacked, or a release to be merged with its base."""
     folder = configuration.home / "models"
     bundled = [describe(name) for name in models(configuration)]
-    return any(b is not None and not is_complete(folder / b.name) for b in bundled)
+    unpacked = all(b is None or is_complete(folder / b.name) for b in bundled)
+    return not unpacked or to_merge(configuration) is not None
+
+
+def to_merge(configuration: Configuration) -> Manifest | None:
+    """The current release, if its own engine starts and its whole weights are not there."""
+    settings, home = configuration.section("engine", EngineSettings), configuration.home
+    if settings.url:
+        return None
+    cpu = is_cpu_build()
+    # `up` tells what cannot be served; here it is only not prepared.
+    release = own_at_start(home, settings, cpu=cpu, report=lambda said: None)
+    return None if release is None or is_merged(home, release) else release
 
 
 def main() -> int:
@@ -34,6 +50,10 @@ def main() -> int:
         configuration = load()
         for name in models(configuration):
             locate(name, configuration.home, report=_say)
+        if (release := to_merge(configuration)) is not None:
+            base = locate(configuration.section("engine", EngineSettings).model, configuration.home)
+            _say(f"merging release {release.id} with its base")
+            merge(configuration.home, release, base)
     except VademecumError as error:
         _say(str(error))
         return 3

@@ -143,3 +143,9 @@ class Search(Lenient):
     filters: None = None
     mode: Mode = "hybrid"
     min_generation: Annotated[int, Field(ge=0)] = 0
+
+
+class Promotion(Ours):
+    """POST /admin/releases/{id}/promote. `force` serves a release whose gate said no."""
+
+    force: bool = False

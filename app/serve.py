@@ -4,22 +4,33 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 import uvicorn
 
+from app import fit
 from app.answer import Answerer
 from app.auth import Keys
-from app.children import BAD_CONFIGURATION, ENGINE_MODEL, LOOPBACK
-from app.engine import HttpEngine
+from app.children import BAD_CONFIGURATION, is_cpu_build
+from app.engine import Engine
+from app.engines import at_start
 from app.gate import is_loopback
 from app.knowledge import KnowledgeBases
+from app.launch import Engines
+from app.lineup import Serving
 from app.main import create_app
+from app.merging import merge
 from app.profile import Profile
+from app.releases import Releases
 from app.settings import AppSettings, EngineSettings
 from kb.catalog import Catalog
 from kb.embedders import Embedders
+from kb.embedding import identity
 from kb.errors import BadConfiguration, VademecumError
-from kb.models import shown
+from kb.manifest import BASE, Manifest
+from kb.models import locate
 from kb.settings import Configuration, KbSettings, load
 
 log = logging.getLogger(__name__)
@@ -45,17 +56,10 @@ def serve(configuration: Configuration) -> bool:
     embedder.queries(["warm"])  # the first call compiles and allocates
     kb = KnowledgeBases(Catalog(configuration.home), embedder, settings, others=embedders)
     _open(kb)
-    peer = HttpEngine(
-        engine.url or f"http://{LOOPBACK}:{engine.port}",
-        engine.model if engine.url else ENGINE_MODEL,
-        shown=shown(engine.model),
-        key=engine.key,
-        timeout=engine.timeout_seconds,
-    )
-    answerer = Answerer(peer, Profile.of(engine, app))
+    releases = _releases(configuration.home, app, engine, identity(settings))
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(app, kb=kb, engine=peer, answerer=answerer, keys=keys),
+            create_app(app, kb=kb, releases=releases, keys=keys),
             host=app.host,
             port=app.port,
             access_log=False,
@@ -70,6 +74,27 @@ def serve(configuration: Configuration) -> bool:
         if server.started:
             raise
     return server.started
+
+
+def _releases(home: Path, app: AppSettings, engine: EngineSettings, embedder: str) -> Releases:
+    """The releases of a home, with the one that was served last."""
+
+    def serve(manifest: Manifest | None, peer: Engine) -> Serving:
+        profile = Profile.of(engine, app, manifest.serving if manifest else None)
+        return Serving(manifest.id if manifest else BASE, peer, Answerer(peer, profile))
+
+    def misfits(manifest: Manifest) -> Sequence[str]:
+        base = "" if engine.url else locate(engine.model, home)
+        return fit.misfits(manifest, model=engine.model, weights_in=base, embedder=embedder)
+
+    return Releases(
+        home,
+        Engines(home, engine, cpu=is_cpu_build(), merge=partial(merge, home, engine.model)),
+        serve,
+        misfits,
+        current=at_start(home, engine, log.error),
+        keep_seconds=engine.keep_seconds,
+    )
 
 
 def _open(kb: KnowledgeBases) -> None:

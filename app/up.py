@@ -4,29 +4,26 @@ One supervisor a home; weights are unpacked first, then engine, ingest and serve
 `app.supervisor`. Messages go to standard error; standard output gets the one line `ready URL`.
 """
 
-import errno
 import os
 import signal
-import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from app import children, prepare
+from app import children, engines, prepare
+from app.children import ChildSpec
+from app.engines import Wanted
+from app.ports import await_port, free_port
 from app.settings import AppSettings, EngineSettings
-from app.supervisor import Supervisor, World, on_this_machine
-from kb.errors import BadConfiguration, VademecumError
+from app.supervisor import Supervisor
+from app.world import World, on_this_machine
+from kb.errors import BadConfiguration, BadData
 from kb.locks import exclusive
 from kb.models import locate
 from kb.settings import Configuration
 
 LOCK = "supervisor.lock"
-LEFTOVER_SECONDS = 5.0
-"""How long a port may stay in use by what an earlier, killed run is just leaving behind."""
-
-
-class PortTaken(VademecumError):
-    """Another program listens on a port that is needed here."""
 
 
 class Stop:
@@ -86,22 +83,48 @@ def _run(
 ) -> int:
     home, cores = configuration.home, len(os.sched_getaffinity(0))
     specs = [children.ingest(home, cores), children.server(app, home, cores)]
-    if engine.url:
-        say(f"using the engine at {engine.url}")
-    else:
-        folder = locate(engine.model, home, report=say)
-        specs.insert(0, children.engine(engine, folder, home, cores))
-        say(f"starting the engine with {engine.model}; this takes about a minute")
+    changing = _engines(home, engine, cores)
     url = children.server_url(app)
     return Supervisor(
-        specs, world, ready_url=f"{url}/health/ready", on_ready=lambda: announce(url)
+        specs,
+        world,
+        ready_url=f"{url}/health/ready",
+        on_ready=lambda: announce(url),
+        changing=changing,
     ).run(stop.asked, stop.in_haste)
 
 
-def run_once(spec: children.ChildSpec, world: World, stop: Stop) -> int | None:
+def _engines(home: Path, engine: EngineSettings, cores: int) -> Callable[[], Sequence[ChildSpec]]:
+    """Declare the engine of what is served, and follow what the server declares later."""
+    if engine.url:
+        say(f"using the engine at {engine.url}")
+        return tuple
+    children.must_have_engine()
+    cpu = children.is_cpu_build()
+    base = locate(engine.model, home, report=say)
+    manifest = engines.own_at_start(home, engine, cpu=cpu, report=say)
+    # One engine, however many there were: what was kept for a rollback is started at need.
+    engines.write(home, [engines.own(home, manifest, engine.port)])
+    with_ = f"release {manifest.id}" if manifest else engine.model
+    say(f"starting the engine with {with_}; this takes about a minute")
+
+    declared: list[Wanted] = []
+
+    def changing() -> Sequence[ChildSpec]:
+        nonlocal declared
+        try:
+            declared = engines.read(home)
+        except BadData as error:  # somebody's hand; what runs goes on
+            say(str(error))
+        return [children.engine(engine, one, base, home, cores, cpu=cpu) for one in declared]
+
+    return changing
+
+
+def run_once(spec: ChildSpec, world: World, stop: Stop) -> int | None:
     """Run a preparing child to its end, repeating what it says. Returns None to go on, or the
     exit code to end with."""
-    say("first start: unpacking the bundled weights, about half a minute, once")
+    say("preparing weights, about half a minute, once")
     child = world.start(spec)
     while (code := child.exit_code()) is None:
         if stop.asked():
@@ -123,43 +146,3 @@ def say(message: str) -> None:
 def announce(url: str) -> None:
     sys.stdout.write(f"ready {url}\n")
     sys.stdout.flush()
-
-
-def await_port(
-    host: str,
-    port: int,
-    setting: str,
-    *,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Return when `port` can be listened on. Raises PortTaken naming it and the `setting`."""
-    until = clock() + LEFTOVER_SECONDS
-    while not _is_free(host, port):
-        if clock() >= until:
-            raise PortTaken(
-                f"port {port} is taken by another program: stop that, or choose another with"
-                f" {setting}"
-            )
-        sleep(0.2)
-
-
-def _is_free(host: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As servers do: a connection that is only winding down does not hold a port.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return False
-            raise PortTaken(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    return True
-
-
-def free_port(host: str) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import httpx
 
+from app.ports import free_port
 from app.settings import AppSettings, EngineSettings
-from app.up import free_port
 from bench.server import Target
 from kb.catalog import DEFAULT, Catalog
 from kb.settings import load

@@ -32,7 +32,17 @@ def test_the_example_configuration_is_complete_and_holds_the_defaults(name: str)
 
 @pytest.mark.parametrize(
     "command",
-    ["up", "ask", "kb list", "kb verify", "kb compact", "keys create", "models", "eval retrieval"],
+    [
+        "up",
+        "ask",
+        "kb list",
+        "kb verify",
+        "kb compact",
+        "keys create",
+        "models",
+        "eval retrieval",
+        "eval grounding",
+    ],
 )
 def test_every_documented_command_exists(command: str) -> None:
     first = command.split(maxsplit=1)[0]

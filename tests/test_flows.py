@@ -1,70 +1,19 @@
 """The main job on real parts: `vademecum up` with vLLM, the bundled models and the handbook."""
 
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
-import psutil
 import pytest
-from openai import OpenAI
 from playwright.sync_api import Page, expect, sync_playwright
 
-from app.up import free_port
+from tests.house import ROOT, House, running, until
 
-ROOT = Path(__file__).parent.parent
 SECRET = "The Ibex protocol is opened only with the copper key of Nurse Quill."
 QUESTION = "Who has the copper key of the Ibex protocol?"
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
-
-
-class House:
-    """A running Vademecum."""
-
-    def __init__(self, home: Path, url: str, process: "subprocess.Popen[str]") -> None:
-        self.docs = home / "docs"
-        self.url = url
-        self.process = process
-        self.client = OpenAI(base_url=f"{url}/v1", api_key="none", timeout=120)
-
-    def ask(self, question: str) -> tuple[str, list[Any], bool]:
-        """The answer's text, its annotations, and whether the server refused."""
-        reply = self.client.chat.completions.create(
-            model="vademecum", messages=[{"role": "user", "content": question}], max_tokens=40
-        ).model_dump()
-        message = reply["choices"][0]["message"]
-        return message["content"], message["annotations"], reply["knowledge"]["refused"]
-
-    def is_ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/health/ready", timeout=5).status_code == httpx.codes.OK
-        except httpx.HTTPError:
-            return False
-
-    def child(self, *words: str) -> psutil.Process:
-        """The process of this house whose command line holds these words."""
-        found = [
-            process
-            for process in psutil.Process(self.process.pid).children(recursive=True)
-            if all(word in process.cmdline() for word in words)
-            and not any(part.endswith("leash.py") for part in process.cmdline())
-        ]
-        return found[0]
-
-
-def until(what: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -72,25 +21,9 @@ def house(models_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     home = tmp_path_factory.mktemp("house")
     (home / "models").symlink_to(models_home / "models")
     shutil.copytree(ROOT / "examples" / "handbook", home / "docs")
-    port, engine = free_port("127.0.0.1"), free_port("127.0.0.1")
-    environment = os.environ | {
-        "VADEMECUM_HOME": str(home),
-        "VADEMECUM_APP__PORT": str(port),
-        "VADEMECUM_ENGINE__PORT": str(engine),
-    }
-    command = [sys.executable, "-m", "app.cli", "up"]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        try:
-            assert process.stdout.readline() == f"ready http://127.0.0.1:{port}\n"
-            one = House(home, f"http://127.0.0.1:{port}", process)
-            until(lambda: counts(one)["completed"] >= 15, 120)
-            yield one
-        finally:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0
+    with running(home) as one:
+        until(lambda: counts(one)["completed"] >= 15, 120)
+        yield one
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
-from app.answer import Asked, Event
+from app.answer import Answerer, Asked, Event
 from app.auth import Caller
-from app.completion import MODEL, Completion
-from app.errors import BadRequest, UnknownModel, describe
+from app.completion import Completion
+from app.errors import BadRequest, describe
 from app.gate import Chatting
 from app.hangup import unless_gone
 from app.parts import Parts, parts
@@ -30,13 +30,13 @@ _SAMPLING = ("top_p", "stop", "seed", "frequency_penalty", "presence_penalty")
 @router.post("/v1/chat/completions", response_model=None)
 async def complete(body: Chat, request: Request, caller: Chatting) -> Response:
     at = parts(request)
-    if body.model not in (MODEL, at.engine.model):
-        raise UnknownModel(f"there is no model {body.model!r}; see /v1/models")
+    serving = at.lineup.pick(body.model)
     completion = Completion(body.model)
     async with AsyncExitStack() as stack:
         stack.enter_context(at.places.take())
+        stack.enter_context(serving.at_work())
         events = await stack.enter_async_context(
-            aclosing(at.metrics.watch(await _events(body, at, caller)))
+            aclosing(at.metrics.watch(await _events(body, at, caller, serving.answerer)))
         )
         if not body.stream:
             return JSONResponse(completion.whole(await unless_gone(request, _all(events))))
@@ -84,13 +84,15 @@ async def _next(events: AsyncGenerator[Event, None]) -> Event:
     return await anext(events)
 
 
-async def _events(body: Chat, at: Parts, caller: Caller) -> AsyncGenerator[Event, None]:
+async def _events(
+    body: Chat, at: Parts, caller: Caller, answerer: Answerer
+) -> AsyncGenerator[Event, None]:
     options = _options(body, at.settings.max_answer_tokens)
     wanted = body.knowledge or Knowledge()
     if not wanted.enabled:
         _must_fit(body.messages, at.settings.max_question_chars)
         messages = [{"role": _role(m.role), "content": m.content} for m in body.messages]
-        return at.answerer.passthrough(messages, options)
+        return answerer.passthrough(messages, options)
     turns = [m for m in body.messages if m.role in ("user", "assistant")]
     _must_fit(turns, at.settings.max_question_chars)
     if not turns or turns[-1].role != "user" or not turns[-1].content.strip():
@@ -103,7 +105,7 @@ async def _events(body: Chat, at: Parts, caller: Caller) -> AsyncGenerator[Event
         top_k=wanted.top_k or at.settings.top_k,
         min_generation=wanted.min_generation,
     )
-    return at.answerer.answer(asked, stores)
+    return answerer.answer(asked, stores)
 
 
 def _must_fit(messages: Sequence[Message], most: int) -> None:

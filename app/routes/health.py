@@ -28,7 +28,11 @@ async def ready(request: Request) -> JSONResponse:
     """503 names the parts that are not ready."""
     at = parts(request)
     knows, followed = await run_in_threadpool(_knowledge, at.kb)
-    state = {"engine": await at.engine.ready(), "knowledge_base": knows, "ingest": followed}
+    state = {
+        "engine": await at.lineup.current.engine.ready(),
+        "knowledge_base": knows,
+        "ingest": followed,
+    }
     missing = [part for part, is_ready in state.items() if not is_ready]
     body: dict[str, Any] = {"status": "not ready" if missing else "ok", "parts": state}
     return JSONResponse(body, 503 if missing else 200)

@@ -1,10 +1,9 @@
-"""GET /v1/models: the current release and the base model."""
+"""GET /v1/models: `vademecum`, every loaded release by id, and the base model if loaded."""
 
 from typing import Any
 
 from fastapi import APIRouter, Request
 
-from app.completion import MODEL
 from app.errors import UnknownModel
 from app.gate import Chatting
 from app.parts import parts
@@ -25,7 +24,7 @@ async def model(name: str, request: Request, caller: Chatting) -> dict[str, Any]
 
 
 def _names(request: Request) -> list[str]:
-    return [MODEL, parts(request).engine.model]
+    return parts(request).lineup.names()
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -17,13 +17,18 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx import Response
 
+from app import fit
 from app.answer import Answerer
 from app.auth import Keys
 from app.engine import Delta, Engine, FakeEngine, Message
+from app.engines import at_start
 from app.knowledge import KnowledgeBases
+from app.launch import FakeLauncher
+from app.lineup import Serving
 from app.main import create_app
 from app.profile import Profile
-from app.settings import AppSettings
+from app.releases import Releases
+from app.settings import AppSettings, EngineSettings
 from kb.catalog import Catalog
 from kb.chunking import chunk
 from kb.embedding import FakeEmbedder
@@ -33,9 +38,11 @@ from kb.layout import DATABASE, LEXICAL
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.locks import WRITER, exclusive
+from kb.manifest import BASE, Manifest
 from kb.records import Parsed
 from kb.settings import KbSettings
 from kb.store import Store, context
+from tests.kb.releases import BASE as BASE_MODEL
 
 HERE = "http://127.0.0.1:8000"
 HOURS = (
@@ -70,25 +77,48 @@ class Home:
     """A home with knowledge base `handbook`, and a server over it."""
 
     def __init__(
-        self, path: Path, engine: Engine | None = None, settings: AppSettings | None = None
+        self,
+        path: Path,
+        engine: FakeEngine | None = None,
+        settings: AppSettings | None = None,
+        engines: Mapping[str, FakeEngine] | None = None,
     ) -> None:
         self.path = path
         self.embedder = FakeEmbedder()
         self.catalog = Catalog(path)
         self.keys = Keys(path / "keys.json")
-        self.engine: Engine = engine or FakeEngine(ANSWER)
+        self.engine = engine or FakeEngine(ANSWER)
         self.settings = settings or AppSettings(evidence=0.0)
         self.handbook = self.add("handbook")
         self.bases = KnowledgeBases(self.catalog, self.embedder, KbSettings())
+        self.launcher = FakeLauncher(self.engine, engines or {})
+        self.releases = self.resumed()
         self.client = TestClient(self.app(), base_url=HERE, raise_server_exceptions=False)
 
     def app(self) -> FastAPI:
         return create_app(
             self.settings,
             kb=self.bases,
-            engine=self.engine,
-            answerer=Answerer(self.engine, Profile((), 2000, 0, self.settings.evidence)),
+            releases=self.releases,
             keys=self.keys,
+        )
+
+    def serve(self, manifest: Manifest | None, engine: Engine) -> Serving:
+        asks = manifest.serving if manifest else None
+        profile = Profile.of(EngineSettings(model="org/large"), self.settings, asks)
+        return Serving(manifest.id if manifest else BASE, engine, Answerer(engine, profile))
+
+    def resumed(self, keep_seconds: float = 3600.0) -> Releases:
+        """The releases as a server that starts now finds them."""
+        return Releases(
+            self.path,
+            self.launcher,
+            self.serve,
+            lambda manifest: fit.misfits(
+                manifest, model=BASE_MODEL, weights_in="", embedder=self.embedder.name
+            ),
+            current=at_start(self.path, EngineSettings(), print),
+            keep_seconds=keep_seconds,
         )
 
     def add(self, name: str) -> str:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from app.engine import FakeEngine
-from app.up import free_port
+from app.ports import free_port
 from kb import latency
 from kb.layout import DATABASE
 from kb.store import Store

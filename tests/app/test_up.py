@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.up import PortTaken, await_port, free_port
+from app.ports import PortTaken, await_port, free_port
 from tests.app.commands import Vademecum
 from tests.app.fake_engine import engine
 from tests.app.supervise import eventually

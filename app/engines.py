@@ -1,0 +1,118 @@
+"""Which engines should run: the one file in which server and supervisor meet.
+
+    HOME/releases/engines.json    {"engines": [{"release": "r1", "port": 8101, "model": "..."}]}
+
+The server declares; `vademecum up` starts what is missing, starts again what died and stops what is
+no longer there, so either may be restarted at any time. Only the server writes the file while it
+runs, `up` before it does. Knows nothing of processes.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from app.settings import EngineSettings
+from kb import release
+from kb.durable import replace
+from kb.errors import BadData
+from kb.manifest import BASE, Manifest
+from kb.merging import model_of
+from kb.models import Report
+
+FILE = "engines.json"
+
+
+class Wanted(BaseModel):
+    """An engine that should run on a port of this machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    release: str
+    """BASE for the bare model."""
+    port: int
+    model: str = ""
+    """A folder with whole weights; empty: what `[engine] model` names."""
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    engines: list[Wanted]
+
+
+def read(home: Path) -> list[Wanted]:
+    """Nothing where there is no file. Raises BadData."""
+    try:
+        text = (home / "releases" / FILE).read_text(encoding="utf-8")
+        return _File.model_validate_json(text).engines
+    except FileNotFoundError:
+        return []
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise BadData(f"releases/{FILE} cannot be read: {error}") from error
+
+
+def write(home: Path, engines: Sequence[Wanted]) -> None:
+    said = {"engines": [one.model_dump() for one in engines]}
+    replace(home / "releases" / FILE, json.dumps(said, indent=2) + "\n")
+
+
+def name(release: str) -> str:
+    """What its process is called, and its log."""
+    return "engine" if release == BASE else f"engine-{release}"
+
+
+def own(home: Path, manifest: Manifest | None, port: int) -> Wanted:
+    """An engine of its own for a release, with whole weights; None: for the base."""
+    if manifest is None:
+        return Wanted(release=BASE, port=port)
+    return Wanted(release=manifest.id, port=port, model=str(model_of(home, manifest)))
+
+
+def takes_adapters(settings: EngineSettings, *, cpu: bool) -> bool:
+    """Whether the base's engine loads adapters while it runs.
+
+    Not on a CPU: there a runtime adapter is several times slower than merged weights
+    (docs/decisions/013-promotion.md).
+    """
+    if settings.runtime_adapters == "auto":
+        return bool(settings.url) or not cpu
+    return settings.runtime_adapters
+
+
+def by_adapter(manifest: Manifest, settings: EngineSettings, *, cpu: bool) -> bool:
+    """Whether a release is served so."""
+    if manifest.adapter is None or not takes_adapters(settings, cpu=cpu):
+        return False
+    return bool(settings.url) or manifest.adapter.rank <= settings.max_adapter_rank
+
+
+def at_start(home: Path, settings: EngineSettings, report: Report) -> Manifest | None:
+    """The current release, to go on with; None: the base, which answers, and `report` is told so,
+    where the release cannot be served any more."""
+    try:
+        current = release.current(home)
+        if current == BASE:
+            return None
+        manifest = release.peek(release.folder(home, current))
+    except BadData as error:
+        report(f"the base answers: {error}")
+        return None
+    if manifest.base.name == settings.model:
+        return manifest
+    report(
+        f"the base answers: release {current} was made of {manifest.base.name}, and [engine] model"
+        f" is {settings.model}"
+    )
+    return None
+
+
+def own_at_start(
+    home: Path, settings: EngineSettings, *, cpu: bool, report: Report
+) -> Manifest | None:
+    """The release whose own engine a start begins with; None: the base's engine."""
+    manifest = at_start(home, settings, report)
+    if manifest is None or by_adapter(manifest, settings, cpu=cpu):
+        return None
+    return manifest

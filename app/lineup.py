@@ -1,0 +1,77 @@
+"""Who answers under which name: the current release, and all others that are loaded.
+
+A request takes its `Serving` once and keeps it to the end, so that switching the name `vademecum`
+loses nobody. Knows nothing of how an engine came up.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from app.answer import Answerer
+from app.completion import MODEL
+from app.engine import Engine
+from app.errors import UnknownModel
+
+
+class Serving:
+    """A release that can answer now (or the base model: `kb.manifest.BASE`)."""
+
+    def __init__(self, release: str, engine: Engine, answerer: Answerer) -> None:
+        self.release = release
+        self.engine = engine
+        self.answerer = answerer
+        self.under_way = 0
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """While a request is answered by it: the engine is not stopped meanwhile."""
+        self.under_way += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+
+
+class Lineup:
+    """The loaded releases. Used from one event loop, so every change is atomic."""
+
+    def __init__(self, current: Serving) -> None:
+        self.current = current
+        self._loaded = {current.release: current}
+
+    def get(self, release: str) -> Serving | None:
+        return self._loaded.get(release)
+
+    def others(self) -> list[Serving]:
+        """All but the current one."""
+        return [one for one in self._loaded.values() if one is not self.current]
+
+    def add(self, serving: Serving) -> None:
+        self._loaded[serving.release] = serving
+
+    def remove(self, serving: Serving) -> None:
+        """No new request gets it. It must not be the current one."""
+        assert serving is not self.current
+        self._loaded.pop(serving.release, None)
+
+    def switch(self, to: Serving) -> None:
+        """From now on `to` is what `vademecum` means."""
+        self._loaded[to.release] = to
+        self.current = to
+
+    def names(self) -> list[str]:
+        """What a request may name as its model."""
+        return [MODEL, *(one.engine.model for one in self._loaded.values())]
+
+    def pick(self, model: str) -> Serving:
+        """Raises UnknownModel."""
+        if model == MODEL:
+            return self.current
+        for one in self._loaded.values():
+            if one.engine.model == model:
+                return one
+        raise UnknownModel(f"there is no model {model!r}; see /v1/models")
+
+    async def close(self) -> None:
+        for one in self._loaded.values():
+            await one.engine.close()

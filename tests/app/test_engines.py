@@ -1,0 +1,69 @@
+"""Which engines should run, as server and supervisor tell each other; with which a start begins."""
+
+from pathlib import Path
+
+import pytest
+
+from app import engines
+from app.engines import Wanted
+from app.fit import misfits
+from app.settings import EngineSettings
+from kb import release
+from kb.errors import BadData
+from tests.kb.releases import BASE, manifest, store
+
+SETTINGS = EngineSettings()
+
+
+class Start:
+    """What `up` declares, and what it says about it."""
+
+    def __init__(
+        self, home: Path, settings: EngineSettings = SETTINGS, *, cpu: bool = True
+    ) -> None:
+        self.said: list[str] = []
+        own = engines.own_at_start(home, settings, cpu=cpu, report=self.said.append)
+        self.engine = engines.own(home, own, 8001)
+
+
+def test_what_is_declared_is_read_and_nothing_is_declared_at_first(tmp_path: Path) -> None:
+    assert engines.read(tmp_path) == []
+    wanted = [Wanted(release="base", port=8001), Wanted(release="r1", port=9, model="/m")]
+    engines.write(tmp_path, wanted)
+    assert engines.read(tmp_path) == wanted
+    (tmp_path / "releases" / "engines.json").write_text('{"engines": [{"port": "x"}]}')
+    with pytest.raises(BadData, match=r"engines\.json cannot be read"):
+        engines.read(tmp_path)
+
+
+def test_a_start_begins_with_the_current_release_alone(tmp_path: Path) -> None:
+    assert Start(tmp_path).engine == Wanted(release="base", port=8001)
+    store(tmp_path, "r1")
+    release.succeed(tmp_path, ["r1", "base"])
+    merged = str(tmp_path / "models" / "release-r1")
+    assert Start(tmp_path).engine == Wanted(release="r1", port=8001, model=merged)
+    # Where adapters are quick, the base's engine, and the adapter on it.
+    quick = Start(tmp_path, cpu=False)
+    assert quick.engine == Wanted(release="base", port=8001) and quick.said == []
+
+
+def test_a_start_with_another_base_begins_with_that_and_says_so(tmp_path: Path) -> None:
+    store(tmp_path, "r1")
+    release.succeed(tmp_path, ["r1", "base"])
+    other = Start(tmp_path, EngineSettings(model="org/other"))
+    assert other.engine.release == "base"
+    assert "release r1 was made of" in other.said[0] and "org/other" in other.said[0]
+    (tmp_path / "releases" / "r1" / "release.json").unlink()
+    broken = Start(tmp_path)
+    assert broken.engine.release == "base" and "release.json is missing" in broken.said[0]
+
+
+def test_a_base_with_other_weights_under_the_same_name_does_not_fit(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    one = manifest(base={"name": BASE, "files": release.weights(tmp_path)})
+    here = {"model": BASE, "embedder": one.embedder, "weights_in": str(tmp_path)}
+    assert misfits(one, **here) == []
+    (tmp_path / "model.safetensors").write_bytes(b"others")
+    (why,) = misfits(one, **here)
+    assert "other weights" in why
+    assert misfits(one, **here | {"weights_in": "org/name"}) == []  # nothing there to hash
