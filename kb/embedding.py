@@ -6,6 +6,7 @@ storage. A deterministic fake ships here so that tests need no weights.
 
 import ctypes
 import hashlib
+import logging
 import re
 import threading
 from collections.abc import Sequence
@@ -72,6 +73,9 @@ class LocalEmbedder:
     """
 
     def __init__(self, name: str, folder: str, keep: Path) -> None:
+        # The trainer's library for 4-bit weights, imported by peft with it, would warn of a kernel
+        # that nothing here wants.
+        logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
         # Imported here: it takes seconds, and most commands never embed.
         from sentence_transformers import SentenceTransformer
 
