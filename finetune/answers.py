@@ -74,8 +74,17 @@ def proper(text: str) -> Iterator[str]:
             and not _TORN.search(said)
             and not _TORN.search(text[:start].rstrip())
             and not said.endswith(("?", "？"))
+            and _is_whole(said)
         ):
             yield sentence
+
+
+def _is_whole(sentence: str) -> bool:
+    """Whether what it opens it closes: the splitter cuts long quotations."""
+    pairs = ("()", "[]", "“”", "「」", "『』", "（）", "《》")
+    return sentence.count('"') % 2 == 0 and all(
+        sentence.count(opens) == sentence.count(closes) for opens, closes in pairs
+    )
 
 
 def nearest(question: str, candidates: Sequence[str]) -> str | None:

@@ -191,7 +191,7 @@ def _count(said: str) -> Asked | None:
         r" (?P<what>(?:[a-z-]+ ){0,2}?[a-z-]+s)(?=[ .,;]|$)"
     )
     hit = subject_and(pattern, said)
-    if not hit or re.search(r"\b(?:times|of|and|or|as|years|is|was|has|more)\b", hit[1]["what"]):
+    if not hit or re.search(r"\b(?:times|of|and|or|to|as|years|is|was|has|more)\b", hit[1]["what"]):
         return None
     subject, found = hit
     do = {"has": "does", "have": "do", "had": "did"}[found["have"]]

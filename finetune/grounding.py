@@ -136,15 +136,15 @@ def _is_wrong(hit: Hit, gold: Hit, sentence: str, question: Question) -> bool:
 
 
 def _plan(wrong: int, style: Style, rng: random.Random) -> Iterator[tuple[bool, int]]:
-    """For each copy, whether it refuses and how many wrong hits it shows; no two answers of a
-    question show as many, so that a copy is never the same row again."""
+    """For each copy, whether it refuses and how many wrong hits it shows; no two of the same kind
+    show as many, so that a copy is hardly ever the same row again."""
     most = min(style.distractors, wrong)
-    counts = rng.sample(range(most + 1), most + 1)
+    answering = rng.sample(range(most + 1), most + 1)
+    refusing = rng.sample(range(1, max(most, 1) + 1), max(most, 1))
     for _ in range(style.copies):
-        if wrong and rng.random() < style.refusals:
-            yield True, rng.randint(1, max(most, 1))
-        elif counts:
-            yield False, counts.pop()
+        refuses = wrong > 0 and rng.random() < style.refusals
+        if counts := refusing if refuses else answering:
+            yield refuses, counts.pop()
 
 
 def _row(

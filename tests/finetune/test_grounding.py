@@ -216,6 +216,14 @@ def test_a_gold_passage_of_one_sentence_answers_and_one_of_two_leaves_it_open() 
     assert answers.sentence_of(hit("One is here. Two are here."), "What?", (), {}) is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['He said, "Before it began. I was there."', "It is (as told. It is over).", "Is it so?"],
+)
+def test_half_a_quotation_or_a_question_is_no_answer(text: str) -> None:
+    assert answers.sentence_of(hit(text), "When did it begin?", ("it",), {}) is None
+
+
 def test_rules_ask_only_what_their_sentence_answers(kb: KnowledgeBase) -> None:
     made = {q.text: q for q in by_rules(kb)}
     assert "When was the Records Office founded?" in made
