@@ -83,7 +83,7 @@ def _is_whole(sentence: str) -> bool:
     """Whether what it opens it closes: the splitter cuts long quotations."""
     pairs = ("()", "[]", "“”", "「」", "『』", "（）", "《》")
     return sentence.count('"') % 2 == 0 and all(
-        sentence.count(opens) == sentence.count(closes) for opens, closes in pairs
+        sentence.count(pair[0]) == sentence.count(pair[1]) for pair in pairs
     )
 
 
