@@ -52,7 +52,7 @@ def test_people_read_losses_speed_and_where_the_result_is(
     [
         ("lora_rnk=8", 3, "unknown key"),
         ("dataset=/no/such.jsonl", 3, "/no/such.jsonl: No such file"),
-        ("model_name_or_path=nothing", 1, "no model is called 'nothing'"),
+        ("model_name_or_path=nothing", 3, "no model is called 'nothing'"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_an_exit_code(
