@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from finetune.cli_options import AsJson, Config, Sets
-from kb.errors import GateClosed
+from kb.errors import BadData, GateClosed
 
 Limit = Annotated[int | None, typer.Option(min=1, help="Items of each file at most.")]
 Adapter = Annotated[Path | None, typer.Option(help="Judge this folder, not the run's result.")]
@@ -21,6 +21,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be 
 def register(cli: typer.Typer) -> None:
     """Add this file's commands."""
     cli.command("eval")(evaluate)
+    cli.command("doctor")(doctor)
 
 
 def evaluate(
@@ -56,6 +57,31 @@ def evaluate(
     _say(f"{settings.output_dir / report.FOLDER / 'report.html'}")
     if not done.verdict.passed:
         raise GateClosed(f"the gate says no: {done.verdict.why}")
+
+
+def doctor(
+    config: Config,
+    sets: Sets = None,
+    engine: EngineUrl = "",
+    engine_model: Annotated[str, typer.Option(help="The base's name at the engine.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show rows as they will be trained, and what would go wrong; exit 3 if it is serious."""
+    from finetune import base_model, showing
+    from finetune.doctor import examine
+    from finetune.inspection import HttpTokenize
+    from finetune.settings import load
+    from kb.settings import load as load_house
+
+    settings = load(config, sets or ())
+    model = base_model.known(settings, load_house().home, _say)
+    found = examine(settings, model, HttpTokenize(engine, engine_model) if engine else None)
+    if as_json:
+        typer.echo(json.dumps(showing.document(found), ensure_ascii=False))
+    else:
+        typer.echo(showing.diagnosis(found, colours=sys.stdout.isatty()))
+    if found.serious:
+        raise BadData(f"{len(found.serious)} serious; the first: {found.serious[0].text}")
 
 
 def _show(counts: dict[str, int], as_json: bool) -> None:

@@ -1,0 +1,171 @@
+"""What would go wrong in a run, before it does: the rows as the model will see them, and the rules.
+
+Nothing is trained and no weights are read. Knows no command line; `finetune.cli_judge` prints.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from finetune import duplicates, inspection, noise, overlap, problems, rules, servable, trainset
+from finetune.facts import Facts, count
+from finetune.inspection import Segment, Tokenize
+from finetune.language import language
+from finetune.problems import Problem
+from finetune.render import Ledger, Rendered, Renderer
+from finetune.rows import Row
+from finetune.settings import TrainSettings
+from finetune.shape import Shape
+from kb.errors import BadConfiguration, BadData
+
+SHOWN = 3
+ASKED = 8
+"""Rows that the engine is asked to tokenize."""
+UNLIKE = ("template fragments", "another assistant's manner")
+"""Reasons of `finetune.noise` that say a row does not fit the model, not that it is broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What is known of the base without its weights."""
+
+    tokenizer: PreTrainedTokenizerBase
+    shape: Shape
+    stops: frozenset[int]
+    """Tokens that end an answer."""
+    languages: tuple[str, ...] = ()
+    adapter: Mapping[str, Any] | None = None
+    """adapter_config.json of an adapter that is there already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Problems, a few rows as they will be trained, and what was counted."""
+
+    problems: tuple[Problem, ...]
+    shown: tuple[tuple[str, tuple[Segment, ...]], ...]
+    """(source, the row in segments)."""
+    facts: Facts
+    ledger: Ledger
+
+    @property
+    def serious(self) -> list[Problem]:
+        return [p for p in self.problems if p.is_serious]
+
+
+@dataclass(slots=True)
+class _Rendering:
+    """Rows that fit with their tokens, and what is wrong with the others."""
+
+    rows: list[Row] = field(default_factory=list)
+    rendered: list[Rendered] = field(default_factory=list)
+    ledger: Ledger = field(default_factory=Ledger)
+    broken: list[str] = field(default_factory=list)
+
+
+def examine(settings: TrainSettings, model: Model, tokenize: Tokenize | None = None) -> Diagnosis:
+    """Look at a run's rows, its model and its configuration. Raises BadData for rows that cannot
+    be read, EngineDown if `tokenize` does not answer."""
+    rows = trainset.load(settings)
+    found = [*servable.settings(settings)]
+    if model.adapter is not None:
+        tokens, vocabulary = len(model.tokenizer), model.shape.vocabulary
+        found += servable.adapter(model.adapter, tokens=tokens, vocabulary=vocabulary)
+    made = _Rendering()
+    try:
+        renderer = Renderer(model.tokenizer, chat=any(row.messages for row in rows.train))
+    except BadConfiguration as error:
+        found.append(Problem("serious", "template", str(error)))
+    else:
+        made = _render(rows.train, renderer, settings.cutoff_len)
+        found += _lengths(made, settings, model.shape, len(rows.train))
+        found += inspection.ends(made.rows, made.rendered, set(model.stops))
+        found += inspection.prefixes(made.rows, made.rendered, renderer)
+        if tokenize:
+            asked = [row for row in made.rows if row.messages][:ASKED]
+            found += inspection.engine(asked, renderer, tokenize)
+    facts = _facts(settings, rows.train, model)
+    found += _leaks(settings, rows)
+    found += problems.of_rules(rules.findings(facts))
+    shown = tuple(
+        (row.origin.source, tuple(inspection.segments(one, renderer)))
+        for row, one in zip(made.rows[:SHOWN], made.rendered, strict=False)
+    )
+    return Diagnosis(tuple(found), shown, facts, made.ledger)
+
+
+def _render(rows: Sequence[Row], renderer: Renderer, most: int) -> _Rendering:
+    made = _Rendering()
+    for row in rows:
+        try:
+            one = renderer.row(row)
+        except BadData as error:
+            made.broken.append(str(error))
+            continue
+        if len(one.input_ids) > most:
+            made.ledger.too_long.append(f"{row.origin.source} ({len(one.input_ids)} tokens)")
+            continue
+        made.ledger.add(one)
+        made.rows.append(row)
+        made.rendered.append(one)
+    return made
+
+
+def _lengths(
+    made: _Rendering, settings: TrainSettings, shape: Shape, rows: int
+) -> Iterator[Problem]:
+    if made.broken:
+        text = f"{len(made.broken)} rows cannot be rendered: {made.broken[0]}"
+        yield Problem("serious", "template", text)
+    if long := made.ledger.too_long:
+        share = len(long) / rows
+        over = share > settings.max_too_long
+        text = f"{len(long)} rows ({share:.1%}) are longer than cutoff_len {settings.cutoff_len}"
+        text += f" and left out: {long[0]}; max_too_long allows {settings.max_too_long:.1%}"
+        yield Problem("serious" if over else "note", "length", text)
+    if empty := sum(not one.trained for one in made.rendered):
+        yield Problem("serious", "labels", f"{empty} rows train no token")
+    if shape.most_tokens and settings.cutoff_len > shape.most_tokens:
+        text = f"cutoff_len {settings.cutoff_len}: the model knows {shape.most_tokens} positions"
+        yield Problem("serious", "length", text)
+
+
+def _leaks(settings: TrainSettings, rows: trainset.TrainSet) -> Iterator[Problem]:
+    """Rows that hold what the model will be judged on, or stopped by."""
+    judged = settings.eval
+    files = (*settings.data.eval_files, *judged.grounding, *judged.choice, *judged.maths)
+    if files:
+        known = overlap.read(list(dict.fromkeys(files)))
+        held = [row.origin.source for row in rows.train if known.overlaps(row)]
+        if held:
+            text = f"{len(held)} rows hold what the model will be judged on: {held[0]}"
+            yield Problem("serious", "overlap", text)
+    trained = {noise.whole(row) for row in rows.train}
+    twice = [r for some in rows.held_out.values() for r in some if noise.whole(r) in trained]
+    if twice:
+        text = f"{len(twice)} held-out rows are trained on too: {twice[0].origin.source}"
+        yield Problem("warning", "overlap", text)
+
+
+def _facts(settings: TrainSettings, rows: Sequence[Row], model: Model) -> Facts:
+    known = [row.model_copy(update={"language": row.language or _spoken(row)}) for row in rows]
+    reasons = [_noise(row) for row in rows]
+    return Facts(
+        settings,
+        count(known),
+        parameters=model.shape.parameters,
+        languages=model.languages,
+        noisy=sum(bool(r) and r not in UNLIKE for r in reasons),
+        duplicates=len(duplicates.exact(rows)),
+        unlike=sum(r in UNLIKE for r in reasons),
+    )
+
+
+def _noise(row: Row) -> str:
+    return next((name for name, broken in noise.REASONS.items() if broken(row)), "")
+
+
+def _spoken(row: Row) -> str:
+    return language(row.text or f"{row.prompt[-1].content}\n{row.reply}")
