@@ -39,9 +39,9 @@ class AdapterEngine(HttpEngine):
         self._copy: Path | None = None
         self._loading = asyncio.Lock()
 
-    async def load(self) -> None:
-        """Raises EngineDown, BadData."""
-        missed = self._asked
+    async def load(self, missed: str = "") -> None:
+        """Under a new name, unless another request has since the name `missed` was asked for.
+        Raises EngineDown, BadData."""
         async with self._loading:
             if self._asked != missed:
                 return  # another request has loaded it meanwhile
@@ -64,9 +64,10 @@ class AdapterEngine(HttpEngine):
         self._forget_copy()
 
     async def ready(self) -> bool:
+        asked = self._asked
         try:
-            if not self._asked or self._asked not in await self.names():
-                await self.load()
+            if not asked or asked not in await self.names():
+                await self.load(asked)
         except EngineDown:
             return False
         return True
@@ -74,12 +75,13 @@ class AdapterEngine(HttpEngine):
     async def stream(
         self, messages: Sequence[Message], options: Mapping[str, Any]
     ) -> AsyncGenerator[Delta, None]:
+        asked = self._asked
         try:
             async with aclosing(super().stream(messages, options)) as deltas:
                 async for delta in deltas:
                     yield delta
         except NoSuchModel:  # comes before the first delta
-            await self.load()
+            await self.load(asked)
             async with aclosing(super().stream(messages, options)) as deltas:
                 async for delta in deltas:
                     yield delta
