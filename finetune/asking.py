@@ -31,12 +31,10 @@ _IRREGULAR = {
     "taken": "took",
     "chosen": "chose",
     "drawn": "drew",
-    "sung": "sang",
     "found": "found",
     "sold": "sold",
     "bought": "bought",
     "shown": "showed",
-    "worn": "wore",
     "spoken": "spoke",
     "fought": "fought",
     "struck": "struck",
@@ -188,14 +186,15 @@ def _count(said: str) -> Asked | None:
     """X has five members -> How many members does X have?"""
     pattern = (
         rf"(?P<have>has|have|had) (?P<number>{_ABOUT}(?:{_NUMBER}))"
-        r" (?P<what>(?:[a-z-]+ ){0,2}?[a-z-]+s)(?=[ .,;]|$)"
+        r" (?P<what>(?:[a-z-]+ ){0,2}?[a-z-]+s)(?=[ .,;]|$)(?P<of> of [a-z -]+(?=[.,;]|$))?"
     )
     hit = subject_and(pattern, said)
     if not hit or re.search(r"\b(?:times|of|and|or|to|as|years|is|was|has|more)\b", hit[1]["what"]):
         return None
     subject, found = hit
     do = {"has": "does", "have": "do", "had": "did"}[found["have"]]
-    return Asked(f"How many {found['what']} {do} {subject} have?", found["number"])
+    what = f"{found['what']}{found['of'] or ''}"
+    return Asked(f"How many {what} {do} {subject} have?", found["number"])
 
 
 def _population(said: str) -> Asked | None:

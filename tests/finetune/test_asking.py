@@ -38,6 +38,11 @@ from finetune.asking import ask
             "three",
         ),
         (
+            "Every nurse of the house has 27 days of annual leave.",
+            "How many days of annual leave does every nurse of the house have?",
+            "27",
+        ),
+        (
             "The city of Graz has a population of 291,134.",
             "What is the population of the city of Graz?",
             "291,134",
