@@ -21,7 +21,7 @@ from finetune.overlap import Judged
 from finetune.questions import Question, given
 from finetune.rows import Row, write
 from finetune.settings import TrainSettings
-from kb.errors import BadData
+from kb.errors import BadData, TrainingStopped
 from kb.models import context_tokens
 
 MANIFEST = "data.json"
@@ -164,17 +164,20 @@ def _abilities(rows: Sequence[Row]) -> dict[str, int]:
 def _write(
     folder: Path, train: Sequence[Row], val: Sequence[Row], account: dict[str, Any]
 ) -> dict[str, Any]:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
-    files = {}
-    for name, rows in (("train.jsonl", train), ("val.jsonl", val)):
-        write(rows, folder / name)
-        files[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    account = account | {"files": files}
-    beside = folder / f".{MANIFEST}.writing"
-    with beside.open("w", encoding="utf-8") as stream:
-        json.dump(account, stream, ensure_ascii=False, indent=2)
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(folder / MANIFEST)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        files = {}
+        for name, rows in (("train.jsonl", train), ("val.jsonl", val)):
+            write(rows, folder / name)
+            files[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        account = account | {"files": files}
+        beside = folder / f".{MANIFEST}.writing"
+        with beside.open("w", encoding="utf-8") as stream:
+            json.dump(account, stream, ensure_ascii=False, indent=2)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(folder / MANIFEST)
+    except OSError as error:
+        raise TrainingStopped(f"{folder}: could not be written: {error.strerror}") from error
     return account

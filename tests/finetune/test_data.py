@@ -12,7 +12,7 @@ from finetune.dataset import MANIFEST, prepare
 from finetune.mix import family
 from finetune.rows import read
 from finetune.settings import TrainSettings, load
-from kb.errors import BadConfiguration, BadData, UnknownKnowledgeBase
+from kb.errors import BadConfiguration, BadData, TrainingStopped, UnknownKnowledgeBase
 from tests.finetune.handbook import NAME, TEXTS, bases, fill
 from tests.finetune.shared import shared
 
@@ -99,7 +99,7 @@ def test_an_interrupted_run_leaves_no_manifest(home: Path) -> None:
     run(home, **WHOLE)
     (home / "run" / "data" / "train.jsonl").unlink()
     (home / "run" / "data" / "train.jsonl").mkdir()  # cannot be replaced
-    with pytest.raises(OSError):
+    with pytest.raises(TrainingStopped, match="could not be written"):
         run(home, **WHOLE)
     assert not (home / "run" / "data" / MANIFEST).exists()
 
