@@ -21,8 +21,9 @@ from kb.words import content_words, is_chinese
 
 SEARCHED = 24
 """Hits that gold and distractors are drawn from; serving shows the first eight."""
-_BY_RANK = 0.7
-"""Share of rows whose hits stand in the retriever's order, as they do when serving."""
+_BY_RANK = 0.5
+"""Share of rows whose hits stand in the retriever's order, as they do when serving. In the others
+gold stands anywhere: it is the first hit of most questions, and `[1]` would be learned by heart."""
 _COVERED = 0.85
 """Share of a question's words in a hit from which it may well answer; see `kb.records.Hit`."""
 _SAME = 0.6
@@ -185,14 +186,14 @@ def _row(
 
 
 def _chosen(case: Case, count: int, rng: random.Random, refuses: bool) -> list[Hit]:
-    """Wrong hits, half the time the retriever's first, with the gold one unless it refuses; mostly
-    in the retriever's order."""
+    """Wrong hits in the retriever's order, half the time its first ones, and among them the gold
+    one unless it refuses."""
     near = case.wrong[: count if rng.random() < 0.5 else 2 * count + 2]
-    wrong = rng.sample(near, min(count, len(near)))
-    hits = wrong if refuses else [case.gold, *wrong]
-    hits.sort(key=lambda h: -h.score)
-    if rng.random() >= _BY_RANK:
-        rng.shuffle(hits)
+    chosen = rng.sample(near, min(count, len(near)))
+    hits = sorted(chosen if refuses else [case.gold, *chosen], key=lambda h: -h.score)
+    if not refuses and rng.random() >= _BY_RANK:
+        hits.remove(case.gold)
+        hits.insert(rng.randint(0, len(hits)), case.gold)
     return hits
 
 
