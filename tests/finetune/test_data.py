@@ -8,11 +8,13 @@ import pytest
 import yaml
 
 from finetune import cli
+from finetune.bases import Bases
 from finetune.dataset import MANIFEST, prepare
 from finetune.mix import family
 from finetune.rows import read
 from finetune.settings import TrainSettings, load
 from kb.errors import BadConfiguration, BadData, TrainingStopped, UnknownKnowledgeBase
+from kb.settings import KbSettings
 from tests.finetune.handbook import NAME, TEXTS, bases, fill
 from tests.finetune.shared import shared
 
@@ -222,3 +224,13 @@ def test_paragraphs_of_the_evaluation_are_left_out_of_xquad(tmp_path: Path) -> N
     )
     assert account["dropped"]["passages that the evaluation holds"]["count"] in (134, 135, 136)
     assert account["rows"]["train"] > 30
+
+
+@pytest.mark.real
+def test_rows_are_made_with_the_real_embedder(tmp_path: Path, models_home: Path) -> None:
+    (tmp_path / "models").symlink_to(models_home / "models")
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, ITEMS)), encoding="utf-8")
+    real = Bases(tmp_path, KbSettings(), lambda message: None)
+    wanted = settings(tmp_path, knowledge=[{"collection": "items.jsonl", "distractors": 3}])
+    account = prepare(wanted, real, lambda message: None)
+    assert account["abilities"]["grounding"] >= 6
