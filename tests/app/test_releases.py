@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,41 @@ from app.engine import Delta, FakeEngine, Message
 from kb import release
 from kb.errors import EngineDown
 from tests.app.serving import ANSWER, HOURS, Home, error
-from tests.kb.releases import store
+from tests.app.supervise import eventually
+from tests.kb.releases import manifest, store
 
 ONE = "One says that the pharmacy opens at 8:15 on weekdays."
 TWO = "Two says that the pharmacy opens at 8:15 on weekdays."
 
 
-class Slow(FakeEngine):
-    """Takes its time to come up, and to answer what is no probe."""
+class Held(FakeEngine):
+    """Comes up, and answers what is no probe, only when the test lets it."""
+
+    def __init__(self, reply: str, *, name: str = "fake") -> None:
+        super().__init__(reply, name=name)
+        self.comes = self.answers = True
 
     async def ready(self) -> bool:
-        await asyncio.sleep(0.3)
+        while not self.comes:
+            await asyncio.sleep(0.01)
         return True
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A test that fails lets go too."""
+        self.comes = self.answers = False
+        try:
+            yield
+        finally:
+            self.comes = self.answers = True
 
     async def stream(
         self, messages: Sequence[Message], options: Mapping[str, Any]
     ) -> AsyncGenerator[Delta, None]:
         async for delta in super().stream(messages, options):
             yield delta
-            await asyncio.sleep(0.1 if options.get("max_tokens", 0) > 8 else 0)
+            while options["max_tokens"] > 50 and not self.answers:
+                await asyncio.sleep(0.01)
 
 
 class Mute(FakeEngine):
@@ -51,14 +68,14 @@ class Mute(FakeEngine):
 def home(tmp_path: Path) -> Iterator[Home]:
     """A server with releases r1 and r2 beside the base."""
     engines = {
-        "r1": Slow(ONE, name="r1"),
+        "r1": Held(ONE, name="r1"),
         "r2": FakeEngine(TWO, name="r2"),
         "same": FakeEngine(ANSWER, name="same"),
         "down": FakeEngine(TWO, name="down", up=False),
         "empty": FakeEngine("", name="empty"),
         "mute": Mute(TWO, name="mute"),
     }
-    one = Home(tmp_path, Slow(ANSWER), engines=engines)
+    one = Home(tmp_path, Held(ANSWER), engines=engines)
     one.write("hours.md", HOURS)
     for name in engines:
         store(tmp_path, name, embedder=one.embedder.name)
@@ -237,33 +254,36 @@ def test_no_answer_is_lost_or_mixed_while_releases_change(home: Home) -> None:
 
 
 def test_an_engine_is_stopped_only_when_its_last_answer_is_written(home: Home) -> None:
+    base, serving = home.engine, home.releases.lineup.current
+    assert isinstance(base, Held)
     with ThreadPoolExecutor(2) as pool:
-        slow = pool.submit(home.ask)
-        time.sleep(0.3)
-        serving = home.releases.lineup.current
-        assert serving.under_way == 1
-        promote(home, "r1")
-        assert home.launcher.stopped == []
-        promote(home, "r2")
-        assert slow.done() and home.launcher.stopped == ["base"]
+        with base.held():
+            slow = pool.submit(home.ask)
+            eventually(lambda: serving.under_way == 1)
+            base.comes = True
+            promote(home, "r1")
+            second = pool.submit(promote, home, "r2")  # which stops the base
+            eventually(lambda: home.releases.lineup.get("base") is None)
+            time.sleep(0.2)
+            assert home.launcher.stopped == [] and not slow.done() and not second.done()
+        assert second.result().status_code == 200
         assert slow.result().json()["knowledge"]["release"] == "fake"
+    assert home.launcher.stopped == ["base"]
 
 
 def test_one_promotion_at_a_time_and_its_progress_is_shown(home: Home) -> None:
+    coming = home.launcher.attach(manifest("r1"))
+    assert isinstance(coming, Held)
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(promote, home, "r1")
-        seen: list[str] = []
-        refused: list[Response] = []
-        while not first.done():
-            seen.append(states(home).get("r1", "stored"))
-            if seen[-1] == "starting" and not refused:
-                refused += [promote(home, "r2"), rollback(home)]
-                assert home.client.get("/health/ready").json()["parts"]["engine"]
-    assert first.result().status_code == 200
-    assert "starting" in seen
-    for one in refused:
-        assert "r1" in error(one, 409, "promotion_under_way")["message"]
-    assert refused
+        with coming.held():
+            first = pool.submit(promote, home, "r1")
+            eventually(lambda: states(home).get("r1") == "starting")
+            for refused in (promote(home, "r2"), rollback(home)):
+                assert "r1" in error(refused, 409, "promotion_under_way")["message"]
+            assert home.client.get("/health/ready").json()["parts"]["engine"]
+            assert says(home) == ("The", "fake")
+        assert first.result().status_code == 200
+    assert states(home)["r1"] == "current"
 
 
 def test_a_server_that_starts_again_goes_on_with_its_release(home: Home) -> None:
