@@ -162,7 +162,7 @@ def test_a_generation_that_does_not_come_is_not_yet(base: Base) -> None:
         clock.now += seconds
 
     with pytest.raises(NotYet, match="handbook is at generation 1, not yet 3"):
-        base.reader()._wait_for(3, clock, sleep)
+        base.reader().following._wait_for(3, clock, sleep)
     assert 1002 <= clock.now < 1003
 
 
