@@ -3,6 +3,7 @@
 Knows the order of things; what a stage, a model or a checkpoint is stands in the modules it calls.
 """
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, set_seed
 
 from finetune import device, models, runs, stages, trainset
@@ -33,6 +33,8 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
     anything is computed, TrainingStopped when memory or disk run out.
     """
     begun = time.monotonic()
+    main = os.environ.get("RANK", "0") == "0"  # torchrun and accelerate set it
+    report = report if main else _silent
     models.check(settings)
     rows = trainset.load(settings)
     wanted = runs.decisive(settings, rows.sha256)
@@ -53,7 +55,6 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
         progress = Progress()
         parts = Parts(settings, rows, model, tokenizer, bf16)
         trainer, ledger = stages.prepare(parts, progress)
-        main = PartialState().is_main_process
         if main:
             settings.output_dir.mkdir(parents=True, exist_ok=True)
             runs.write_json(settings.output_dir / runs.BEGUN, wanted)
@@ -95,6 +96,8 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
         "peak_memory_mb": round(device.peak_mb()),
         "seconds": round(time.monotonic() - begun, 1),
         "device": device.name(),
+        "processes": trainer.args.world_size,
+        "distributed": trainer.accelerator.distributed_type.value,
         "bf16": bf16,
         "versions": runs.versions(),
         "revision": runs.revision(),
@@ -102,6 +105,10 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
     }
     runs.write_json(settings.output_dir / runs.DONE, document)
     return document
+
+
+def _silent(text: str) -> None:
+    """Of several processes, one speaks."""
 
 
 def _curves(settings: TrainSettings) -> Path:
