@@ -9,12 +9,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from finetune.cli_options import AsJson, Config, Sets
 from finetune.settings import load
 from kb import settings as kb_settings
-
-Config = Annotated[Path, typer.Argument(help="A YAML file; see docs/finetuning.md.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="key=value over the file's.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 
 def register(cli: typer.Typer) -> None:

@@ -15,11 +15,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, set_seed
 
 from finetune import device, models, runs, stages, trainset
-from finetune.checkpoints import last, sync
+from finetune.checkpoints import last
 from finetune.parts import Parts
 from finetune.progress import Progress
 from finetune.settings import TrainSettings
+from kb.durable import sync_tree
 from kb.errors import TrainingStopped
+from kb.merging import copy_tokenizer
 from kb.models import locate
 
 Report = Callable[[str], None]
@@ -134,11 +136,11 @@ def _result(settings: TrainSettings, best: Path, base: str) -> Path:
             rm = settings.stage == "rm"
             kind = AutoModelForSequenceClassification if rm else AutoModelForCausalLM
             kind.from_pretrained(best, dtype=torch.bfloat16).save_pretrained(beside)
-            models.tokenizer(base).save_pretrained(beside)
+            copy_tokenizer(base, beside)
         else:
             for name in _ADAPTER:
                 shutil.copyfile(best / name, beside / name)
-        sync(beside)
+        sync_tree(beside)
         beside.rename(folder)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
