@@ -4,8 +4,6 @@ A kill or a full disk in the middle of a save leaves the one before as it was. K
 Trainer, whose saving it wraps; nothing of stages or rows.
 """
 
-import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -18,6 +16,7 @@ from torch import nn
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
+from kb import durable
 from kb.errors import TrainingStopped
 
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -56,7 +55,7 @@ class WholeCheckpoints(Trainer):
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 self._name_best(home, home / _SAVING / name)
-                sync(home / _SAVING / name)
+                durable.sync_tree(home / _SAVING / name)
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(home / _SAVING, ignore_errors=True)
             raise TrainingStopped(_why(error, name, home)) from error
@@ -65,7 +64,7 @@ class WholeCheckpoints(Trainer):
         if self.args.should_save:
             shutil.rmtree(home / name, ignore_errors=True)
             (home / _SAVING / name).rename(home / name)
-            sync_one(home)
+            durable.sync(home)
             shutil.rmtree(home / _SAVING, ignore_errors=True)
             rotate_checkpoints(
                 str(home), self.args.save_total_limit, self.state.best_model_checkpoint
@@ -114,22 +113,3 @@ def _why(error: Exception, name: str, home: Path) -> str:
     kept = f"{before.name} is whole; the run goes on from it" if before else "there is none before"
     said = " ".join(str(error).split())[:200]
     return f"{home}: {name} could not be written: {said} ({kept})"
-
-
-def sync(folder: Path) -> None:
-    """Make everything in a folder durable."""
-    for path in folder.rglob("*"):
-        sync_one(path)
-    sync_one(folder)
-
-
-def sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def step_of(checkpoint: Path) -> int:
-    return int(json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))["global_step"])

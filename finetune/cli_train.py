@@ -1,6 +1,7 @@
 """`finetune train` and `finetune merge`."""
 
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -8,12 +9,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from finetune.cli_options import AsJson, Config, Sets
 from finetune.settings import load
 from kb import settings as kb_settings
-
-Config = Annotated[Path, typer.Argument(help="A YAML file; see docs/finetuning.md.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="key=value over the file's.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 
 def register(cli: typer.Typer) -> None:
@@ -26,6 +24,8 @@ def train(config: Config, sets: Sets = None, as_json: AsJson = False) -> None:
     """Train as the configuration says; a run that was cut off goes on."""
     # Said before transformers is imported: nothing here reports to anybody.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # It misses a kernel for inference that training does not use.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from transformers.utils.logging import disable_progress_bar  # heavy: not for `--help`
 
     from finetune import train as training

@@ -1,6 +1,6 @@
 """`finetune merge`: a finished run -> a folder with whole weights, in bfloat16 or 4 bits.
 
-Knows what a run leaves; nothing of releases and engines.
+Knows what a run leaves; nothing of releases and engines (`kb.merging` adds the weights up).
 """
 
 import json
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM
 
 from finetune import models, runs
-from finetune.checkpoints import sync
 from finetune.settings import TrainSettings
+from kb import merging
+from kb.durable import sync_tree
 from kb.errors import BadConfiguration, TrainingStopped
 from kb.models import locate
 
@@ -39,11 +39,13 @@ def merge(
         shutil.rmtree(path, ignore_errors=True)
     try:
         beside.mkdir()
-        _whole(settings, base).save_pretrained(beside)
-        models.tokenizer(base).save_pretrained(beside)
+        if settings.finetuning_type == "full":
+            shutil.copytree(settings.output_dir / "model", beside, dirs_exist_ok=True)
+        else:
+            merging.write(base, settings.output_dir / "adapter", beside)
         if quantize == "4bit":
             _quantize(beside)
-        sync(beside)
+        sync_tree(beside)
         beside.rename(folder)
     except OSError as error:
         raise TrainingStopped(f"{folder}: could not be written: {error.strerror}") from error
@@ -60,20 +62,6 @@ def _check(settings: TrainSettings) -> None:
         raise BadConfiguration("finetuning_type: a soft prompt has no weights to merge")
     if settings.stage == "rm":
         raise BadConfiguration("stage: a reward model answers nothing; there is nothing to serve")
-
-
-def _whole(settings: TrainSettings, base: str) -> PreTrainedModel:
-    """Added up in float32, then rounded once."""
-    if settings.finetuning_type == "full":
-        made = AutoModelForCausalLM.from_pretrained(
-            settings.output_dir / "model", dtype=torch.bfloat16
-        )
-    else:
-        bare = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-        tuned = PeftModel.from_pretrained(bare, str(settings.output_dir / "adapter"))
-        made = tuned.merge_and_unload(safe_merge=True).to(torch.bfloat16)
-    assert isinstance(made, PreTrainedModel)
-    return made
 
 
 def _quantize(folder: Path) -> None:

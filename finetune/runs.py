@@ -14,8 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from finetune.checkpoints import last, sync_one
+from finetune.checkpoints import last
 from finetune.settings import TrainSettings
+from kb.durable import replace
 from kb.errors import BadConfiguration
 
 BEGUN = "begun.json"
@@ -87,12 +88,8 @@ def _changed(folder: Path, wanted: Mapping[str, Any]) -> list[str]:
 
 
 def write_json(file: Path, document: Mapping[str, Any]) -> None:
-    """Beside, synced, renamed."""
-    beside = file.with_name(f".{file.name}.writing")
-    beside.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    sync_one(beside)
-    beside.replace(file)
-    sync_one(file.parent)
+    """In one step."""
+    replace(file, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def versions() -> dict[str, str]:

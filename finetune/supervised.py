@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 from finetune import batches, device, head, trainset
 from finetune.arguments import arguments
 from finetune.parts import Parts, Ready, Run
-from finetune.render import Rendered
+from finetune.render import IGNORED, Rendered
 
 
 class Supervised(Run):
@@ -22,9 +22,18 @@ class Supervised(Run):
         self._head = head.of(self.model)
         # The loss is a sum over all tokens of a step, however they fall into batches.
         self.model_accepts_loss_kwargs = True
+        self._held_out_tokens = 1.0
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         return self._order or super()._get_train_sampler(*args, **kwargs)
+
+    def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
+        """The mean over all trained tokens, whatever the batches: transformers averages batches, so
+        ours give their sum over what as many rows have on average."""
+        rows = dataloader.dataset
+        trained = sum(label != IGNORED for row in rows for label in row["labels"])
+        self._held_out_tokens = trained / len(rows)
+        return super().evaluation_loop(dataloader, *args, **kwargs)
 
     def compute_loss(
         self,
@@ -41,7 +50,9 @@ class Supervised(Run):
         with self._head.only(wanted):
             outputs = model(**inputs)
         loss = head.loss(outputs.logits, following)
-        if num_items_in_batch is None:
+        if not model.training:
+            loss = loss / (self._held_out_tokens * len(wanted))
+        elif num_items_in_batch is None:
             loss = loss / wanted.sum().clamp(min=1)
         else:
             # Gradients are averaged over processes, tokens were counted over all of them.

@@ -3,6 +3,7 @@
 Knows the order of things; what a stage, a model or a checkpoint is stands in the modules it calls.
 """
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -11,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, set_seed
 
 from finetune import device, models, runs, stages, trainset
-from finetune.checkpoints import last, sync
+from finetune.checkpoints import last
 from finetune.parts import Parts
 from finetune.progress import Progress
 from finetune.settings import TrainSettings
+from kb.durable import sync_tree
 from kb.errors import TrainingStopped
+from kb.merging import copy_tokenizer
 from kb.models import locate
 
 Report = Callable[[str], None]
@@ -33,6 +35,8 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
     anything is computed, TrainingStopped when memory or disk run out.
     """
     begun = time.monotonic()
+    main = os.environ.get("RANK", "0") == "0"  # torchrun and accelerate set it
+    report = report if main else _silent
     models.check(settings)
     rows = trainset.load(settings)
     wanted = runs.decisive(settings, rows.sha256)
@@ -53,7 +57,6 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
         progress = Progress()
         parts = Parts(settings, rows, model, tokenizer, bf16)
         trainer, ledger = stages.prepare(parts, progress)
-        main = PartialState().is_main_process
         if main:
             settings.output_dir.mkdir(parents=True, exist_ok=True)
             runs.write_json(settings.output_dir / runs.BEGUN, wanted)
@@ -95,6 +98,8 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
         "peak_memory_mb": round(device.peak_mb()),
         "seconds": round(time.monotonic() - begun, 1),
         "device": device.name(),
+        "processes": trainer.args.world_size,
+        "distributed": trainer.accelerator.distributed_type.value,
         "bf16": bf16,
         "versions": runs.versions(),
         "revision": runs.revision(),
@@ -102,6 +107,10 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
     }
     runs.write_json(settings.output_dir / runs.DONE, document)
     return document
+
+
+def _silent(text: str) -> None:
+    """Of several processes, one speaks."""
 
 
 def _curves(settings: TrainSettings) -> Path:
@@ -127,11 +136,11 @@ def _result(settings: TrainSettings, best: Path, base: str) -> Path:
             rm = settings.stage == "rm"
             kind = AutoModelForSequenceClassification if rm else AutoModelForCausalLM
             kind.from_pretrained(best, dtype=torch.bfloat16).save_pretrained(beside)
-            models.tokenizer(base).save_pretrained(beside)
+            copy_tokenizer(base, beside)
         else:
             for name in _ADAPTER:
                 shutil.copyfile(best / name, beside / name)
-        sync(beside)
+        sync_tree(beside)
         beside.rename(folder)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)

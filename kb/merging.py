@@ -61,7 +61,7 @@ def merge(home: Path, manifest: Manifest, base: str) -> Path:
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
-        _merge(base, folder(home, manifest.id) / ADAPTER, beside)
+        write(base, folder(home, manifest.id) / ADAPTER, beside)
         (beside / MARKER).write_text(json.dumps(_made_of(manifest)), encoding="utf-8")
         sync_tree(beside)
         shutil.rmtree(place, ignore_errors=True)
@@ -77,22 +77,29 @@ def _made_of(manifest: Manifest) -> dict[str, Any]:
     return {"base": manifest.base.model_dump(), "adapter": part}
 
 
-def _merge(base: str, adapter: Path, out: Path) -> None:
-    """`out` gets the merged weights in bfloat16, and the base's tokenizer and template."""
+def write(base: str, adapter: Path, out: Path) -> None:
+    """`out`, an existing folder, gets the merged weights in bfloat16, and the base's tokenizer and
+    template. Raises BadData for an adapter of another base, ModelBroken."""
     import torch
-    from huggingface_hub import snapshot_download
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     try:
-        source = Path(base) if Path(base).is_dir() else Path(snapshot_download(base))
-        bare = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16)
+        bare = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
         tuned = PeftModel.from_pretrained(bare, str(adapter))
         if not _changes_something(tuned):
             raise BadData("the adapter changes no weight of the base: it was made for another one")
         tuned.merge_and_unload(safe_merge=True).save_pretrained(out)
+        copy_tokenizer(base, out)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelBroken(f"base and adapter cannot be merged: {error}") from error
+
+
+def copy_tokenizer(base: str, out: Path) -> None:
+    """Everything of a model but its weights and their configuration, as it is."""
+    from huggingface_hub import snapshot_download
+
+    source = Path(base) if Path(base).is_dir() else Path(snapshot_download(base))
     for file in source.iterdir():
         if file.is_file() and file.suffix in _COPIED and file.name not in _NOT_COPIED:
             shutil.copyfile(file, out / file.name)

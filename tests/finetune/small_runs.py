@@ -29,7 +29,7 @@ def run(folder: Path, model: Path, train: list[Row] | None = None, **keys: Any) 
     train = rows() if train is None else train
     write(train, data / "train.jsonl")
     held = [
-        one.model_copy(update={"role": role}) for role in ("domain", "general") for one in train[:3]
+        one.model_copy(update={"role": role}) for role in ("domain", "general") for one in train[:4]
     ]
     write(held, data / "val.jsonl")
     chosen: dict[str, Any] = {

@@ -94,7 +94,7 @@ def test_a_half_written_checkpoint_is_never_taken_for_one(tmp_path: Path, tiny_m
 
 
 @pytest.mark.parametrize(
-    "failing", ["torch.save", "peft.peft_model.safe_save_file", "finetune.checkpoints.sync"]
+    "failing", ["torch.save", "peft.peft_model.safe_save_file", "kb.durable.sync_tree"]
 )
 def test_a_disk_that_fills_up_leaves_the_checkpoint_before_whole(
     tmp_path: Path, tiny_model: Path, failing: str, monkeypatch: pytest.MonkeyPatch
