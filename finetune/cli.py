@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from finetune import cli_data, cli_judge, cli_train
+from finetune import cli_data, cli_judge, cli_release, cli_train
 from kb.errors import BadConfiguration, BadData, GateClosed, ModelNotFound, VademecumError
 
 cli = typer.Typer(
@@ -26,6 +26,7 @@ def _group() -> None:
 cli_data.register(cli)
 cli_train.register(cli)
 cli_judge.register(cli)
+cli_release.register(cli)
 
 
 def main() -> int:

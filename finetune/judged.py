@@ -8,12 +8,13 @@ from typing import Any
 
 from finetune import candidates
 from finetune.engines import Engine, HttpEngine
-from finetune.settings import TrainSettings
+from finetune.settings import EvalSettings, TrainSettings
 from kb.errors import BadConfiguration
-from kb.models import locate
+from kb.models import locate, shown
 from kb.prompt import PROMPT_VERSION
 
 Report = Callable[[str], None]
+_FILES = ("grounding", "choice", "maths", "text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,11 @@ def open_engines(
     chosen = candidates.at(folder) if folder else candidates.of_run(settings)
     about = {
         "evaluated": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "model": settings.model_name_or_path,
+        "model": shown(settings.model_name_or_path),
         "files": chosen.hashes(),
         "prompt_version": PROMPT_VERSION,
         "seed": settings.seed,
-        "settings": settings.eval.model_dump(mode="json"),
+        "settings": _without_folders(settings.eval),
     }
     if names.url:
         return _served(names, about)
@@ -60,7 +61,7 @@ def open_engines(
         | {f"seed {seed}": one.folder for seed, one in seeds.items()},
     )
     base, candidate, *others = engines
-    base.name = settings.model_name_or_path
+    base.name = shown(settings.model_name_or_path)
     return Engines(base, candidate, dict(zip(seeds, others, strict=True)), about)
 
 
@@ -69,6 +70,15 @@ def _served(names: Names, about: Mapping[str, Any]) -> Engines:
         raise BadConfiguration("--engine needs --candidate, the tuned model's name there")
     base, candidate = (HttpEngine(names.url, n) for n in (names.base, names.candidate))
     return Engines(base, candidate, {}, about)
+
+
+def _without_folders(settings: EvalSettings) -> dict[str, Any]:
+    """A release carries this to other machines: of files, only what they are called."""
+    told = settings.model_dump(mode="json")
+    return {
+        key: [Path(file).name for file in value] if key in _FILES else value
+        for key, value in told.items()
+    }
 
 
 def _title(settings: TrainSettings, chosen: candidates.Candidate) -> str:

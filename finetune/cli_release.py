@@ -1,0 +1,118 @@
+"""`finetune release`, `promote`, `rollback` and `list`: from a judged run to what is served."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from finetune.cli_options import AsJson, Config, Sets
+from kb.errors import BadConfiguration
+
+Url = Annotated[str, typer.Option(help="The running server; default http://127.0.0.1:8000.")]
+Which = Annotated[str, typer.Argument(help="A release's id, or the configuration that made it.")]
+Any_ = Annotated[Path | None, typer.Argument(help="Not needed; taken so that all commands agree.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+
+
+def register(cli: typer.Typer) -> None:
+    """Add this file's commands."""
+    cli.command("release")(release)
+    cli.command("promote")(promote)
+    cli.command("rollback")(rollback)
+    cli.command("list")(list_)
+
+
+def release(
+    config: Config,
+    sets: Sets = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also if the gate said no; the manifest says so.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a release of a judged run; exit 2 if the gate said no."""
+    from finetune.release import make
+    from finetune.settings import load
+    from kb.release import folder
+    from kb.settings import KbSettings
+    from kb.settings import load as load_house
+
+    settings, house = load(config, sets or ()), load_house()
+    made = make(settings, house.section("kb", KbSettings), house.home, force=force)
+    if as_json:
+        typer.echo(made.model_dump_json())
+    else:
+        size = sum(f.stat().st_size for f in folder(house.home, made.id).rglob("*") if f.is_file())
+        typer.echo(f"{folder(house.home, made.id)} ({size / 1e6:.1f} MB), {len(made.files)} files")
+        typer.echo(f"gate: {'passed' if made.gate.passed else 'NOT PASSED'}: {made.gate.why}")
+
+
+def promote(
+    which: Which,
+    url: Url = "",
+    force: Annotated[bool, typer.Option("--force", help="Although its gate said no.")] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let the running server answer with a release; answered when it does."""
+    name = _name(which)
+    if dry_run:
+        typer.echo(f"would promote {name}")
+        return
+    _print(_server(url).promote(name, force=force), as_json)
+
+
+def rollback(config: Any_ = None, url: Url = "", as_json: AsJson = False) -> None:
+    """Serve again what was served before."""
+    _print(_server(url).rollback(), as_json)
+
+
+def list_(config: Any_ = None, url: Url = "", as_json: AsJson = False) -> None:
+    """Releases: of the folder, or with --url as the running server sees them."""
+    if url:
+        _print(_server(url).list(), as_json)
+        return
+    from kb import release as releases
+    from kb.settings import load as load_house
+
+    home = load_house().home
+    current = releases.current(home)
+    rows: list[dict[str, Any]] = [{"id": "base", "state": "current" if current == "base" else ""}]
+    for one in releases.listed(home):
+        row: dict[str, Any] = {"id": one.id, "state": "current" if one.id == current else ""}
+        if one.manifest:
+            passed = one.manifest.gate.passed
+            row |= {"kind": one.manifest.kind, "created": one.manifest.created, "passed": passed}
+        else:
+            row["problem"] = one.problem
+        rows.append(row)
+    _print({"object": "list", "current": current, "data": rows}, as_json)
+
+
+def _server(url: str) -> Any:
+    from finetune.server import URL, Releases
+
+    return Releases(url or URL, os.environ.get("VADEMECUM_KEY", ""))
+
+
+def _name(which: str) -> str:
+    if not which.endswith((".yaml", ".yml")):
+        return which
+    from finetune.settings import load
+
+    file = Path(which)
+    if not file.is_file():
+        raise BadConfiguration(f"{which}: is not there")
+    return load(file).release.name
+
+
+def _print(told: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(told, ensure_ascii=False))
+        return
+    for row in told["data"]:
+        said = [f"{k} {v}" for k, v in row.items() if k not in ("id", "state") and v is not None]
+        mark = "*" if row["id"] == told["current"] else " "
+        typer.echo(f"{mark} {row['id']:24} {row.get('state') or '':10} {', '.join(said)}".rstrip())

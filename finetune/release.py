@@ -1,0 +1,171 @@
+"""A trained and judged run -> a release folder: what it is, what it was made of, what was measured.
+
+The judgement must be of these very weights. The manifest is written last (`kb.release`). Knows no
+server: promoting is `finetune.server`'s.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from finetune import candidates, report, runs
+from finetune.candidates import Candidate
+from finetune.settings import TrainSettings
+from kb import chunking
+from kb import release as releases
+from kb.embedding import identity
+from kb.errors import BadConfiguration, BadData, GateClosed
+from kb.manifest import Adapter, Base, Chunker, Gate, Manifest, Serving, Source
+from kb.models import context_tokens, locate, shown
+from kb.prompt import PROMPT_VERSION
+from kb.settings import KbSettings
+
+EVIDENCE = 0.15
+"""Where the configuration says nothing: what the server asks of a model that was not tuned."""
+UNSTATED = "not stated"
+_REPORTS = ("eval.json", "report.md", "report.html")
+
+
+def make(settings: TrainSettings, kb: KbSettings, home: Path, *, force: bool = False) -> Manifest:
+    """Write `home/releases/NAME`. `force` writes one that the gate refused; its manifest says so.
+
+    Raises GateClosed, BadData (not trained, not judged, judged with other weights or another
+    prompt), BadConfiguration for a name that cannot be one, AlreadyExists.
+    """
+    candidate = candidates.of_run(settings)
+    judged = report.read(settings.output_dir)
+    _must_be_of(judged, candidate, settings)
+    gate = Gate(passed=judged["gate"]["passed"], why=judged["gate"]["why"])
+    if not gate.passed and not force:
+        raise GateClosed(f"the gate said no: {gate.why}")
+    manifest = _manifest(settings, kb, home, candidate, judged, gate)
+    with _contents(settings, candidate) as contents:
+        return releases.write(home, manifest, contents)
+
+
+def _must_be_of(judged: Mapping[str, Any], candidate: Candidate, settings: TrainSettings) -> None:
+    if judged["files"] != candidate.hashes():
+        raise BadData(
+            f"{settings.output_dir}: was judged with other weights than it holds now; run"
+            " `finetune eval` again"
+        )
+    if judged["prompt_version"] != PROMPT_VERSION:
+        raise BadData(
+            f"{settings.output_dir}: was judged with prompt version {judged['prompt_version']},"
+            f" and {PROMPT_VERSION} is served; run `finetune eval` again"
+        )
+
+
+def _manifest(
+    settings: TrainSettings,
+    kb: KbSettings,
+    home: Path,
+    candidate: Candidate,
+    judged: Mapping[str, Any],
+    gate: Gate,
+) -> Manifest:
+    run = _document(settings.output_dir / runs.DONE, "finetune train")
+    base = Path(locate(settings.model_name_or_path, home))
+    wanted = settings.release
+    try:
+        return Manifest(
+            id=wanted.name,
+            created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            kind="adapter" if candidate.is_adapter else "merged",
+            base=Base(
+                name=settings.model_name_or_path,
+                files=releases.weights(base) if base.is_dir() else {},
+            ),
+            adapter=_adapter(candidate.config) if candidate.is_adapter else None,
+            prompt_version=PROMPT_VERSION,
+            embedder=identity(kb),
+            chunker=Chunker(tokens=kb.chunk_tokens, version=chunking.VERSION),
+            serving=Serving(
+                evidence=EVIDENCE if wanted.evidence is None else wanted.evidence,
+                context_tokens=wanted.context_tokens or context_tokens(settings.model_name_or_path),
+                quotes=wanted.quotes or 0,
+            ),
+            data=_sources(settings, run),
+            revision=run["revision"],
+            metrics=report.metrics(judged),
+            gate=gate,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise BadConfiguration(f"release.{key}: {first['msg']}") from error
+
+
+def _adapter(config: Mapping[str, Any]) -> Adapter:
+    targets = config.get("target_modules") or ()
+    return Adapter(
+        rank=config["r"],
+        alpha=config["lora_alpha"],
+        targets=(targets,) if isinstance(targets, str) else tuple(sorted(targets)),
+    )
+
+
+def _sources(settings: TrainSettings, run: Mapping[str, Any]) -> tuple[Source, ...]:
+    """What data.json says was taken of each source; a data set that `finetune data` did not make
+    is one. A source that is no file (a knowledge base) is known by the rows made from all."""
+    file = settings.output_dir / "data" / "data.json"
+    if settings.dataset or not file.is_file():
+        name = settings.dataset.name if settings.dataset else "data"
+        rows = run["rows"]
+        return (Source(name=name, licence=UNSTATED, rows=rows["trained"], sha256=rows["sha256"]),)
+    account = _document(file, "finetune data")
+    taken = account["mix"]["sources"]
+    return tuple(
+        Source(
+            name=one["name"],
+            licence=one["licence"] or UNSTATED,
+            rows=taken.get(one["name"], {}).get("taken", 0),
+            sha256=one["sha256"] or account["files"]["train.jsonl"],
+        )
+        for one in account["sources"]
+    )
+
+
+@contextmanager
+def _contents(settings: TrainSettings, candidate: Candidate) -> Iterator[dict[str, Path]]:
+    """Name in the release -> file or folder. Of an adapter only what an engine reads, without the
+    path of this machine that peft notes; answers stay behind: they quote data sets."""
+    run = settings.output_dir
+    with tempfile.TemporaryDirectory(prefix=".release-", dir=run) as made:
+        part = Path(made) / releases.ADAPTER
+        if candidate.is_adapter:
+            part.mkdir()
+            told = {
+                **candidate.config,
+                "base_model_name_or_path": shown(settings.model_name_or_path),
+            }
+            (part / candidates.ADAPTER_CONFIG).write_text(json.dumps(told, indent=2) + "\n")
+            for name in candidate.hashes():
+                shutil.copyfile(candidate.folder / name, part / name)
+        reports = Path(made) / report.FOLDER
+        reports.mkdir()
+        for name in _REPORTS:
+            shutil.copyfile(run / report.FOLDER / name, reports / name)
+        weights = (
+            {releases.ADAPTER: part} if candidate.is_adapter else {releases.MODEL: candidate.folder}
+        )
+        yield {**weights, report.FOLDER: reports}
+
+
+def _document(file: Path, made_by: str) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadData(f"{file}: is not there; run `{made_by}` first") from error
+    except (OSError, ValueError) as error:
+        raise BadData(f"{file}: cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise BadData(f"{file}: is no JSON object")
+    return document
