@@ -6,7 +6,6 @@ Knows nothing of the command line or of models.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from finetune.overlap import Judged
 from finetune.questions import Question, given
 from finetune.rows import Row, write
 from finetune.settings import TrainSettings
+from kb.durable import replace
 from kb.errors import BadData, TrainingStopped
 from kb.models import context_tokens
 
@@ -172,12 +172,7 @@ def _write(
             write(rows, folder / name)
             files[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         account = account | {"files": files}
-        beside = folder / f".{MANIFEST}.writing"
-        with beside.open("w", encoding="utf-8") as stream:
-            json.dump(account, stream, ensure_ascii=False, indent=2)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(folder / MANIFEST)
+        replace(folder / MANIFEST, json.dumps(account, ensure_ascii=False, indent=2) + "\n")
     except OSError as error:
         raise TrainingStopped(f"{folder}: could not be written: {error.strerror}") from error
     return account

