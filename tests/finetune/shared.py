@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-DATA = Path(os.environ.get("VADEMECUM_DATA", "../shared/data"))
+DATA = Path(os.environ.get("VADEMECUM_DATA", "../shared/data")).resolve()
 
 
 def shared(name: str) -> Path:
