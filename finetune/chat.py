@@ -25,13 +25,17 @@ class HttpChat:
     ) -> None:
         self._url = url.rstrip("/").removesuffix("/v1")
         self._model = model
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.Client(timeout=120, transport=transport, headers=headers)
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._transport = transport
 
     def say(self, messages: Sequence[dict[str, str]], most: int) -> str:
         body = {"model": self._model, "messages": messages, "max_tokens": most, "temperature": 0}
         try:
-            reply = self._client.post(f"{self._url}/v1/chat/completions", json=body)
+            # A connection an answer, which takes far longer; none is left open.
+            with httpx.Client(timeout=120, trust_env=False, transport=self._transport) as client:
+                reply = client.post(
+                    f"{self._url}/v1/chat/completions", json=body, headers=self._headers
+                )
             reply.raise_for_status()
             return str(reply.json()["choices"][0]["message"]["content"] or "")
         except (httpx.HTTPError, KeyError, IndexError, TypeError, ValueError) as error:

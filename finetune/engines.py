@@ -57,16 +57,11 @@ class HttpEngine:
         parallel: int = 8,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._url = url.rstrip("/").removesuffix("/v1")
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.name = model
         self._parallel = parallel
-        self._client = httpx.Client(
-            base_url=url.rstrip("/").removesuffix("/v1"),
-            headers=headers,
-            timeout=httpx.Timeout(300, connect=5),
-            trust_env=False,
-            transport=transport,
-        )
+        self._transport = transport
 
     def generate(self, prompts: Sequence[Messages], max_tokens: int) -> list[str]:
         def one(messages: Messages) -> str:
@@ -100,7 +95,15 @@ class HttpEngine:
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         try:
-            reply = self._client.post(path, json={"model": self.name, **body})
+            # A connection an answer, which takes far longer; none is left open.
+            with httpx.Client(
+                timeout=httpx.Timeout(300, connect=5), trust_env=False, transport=self._transport
+            ) as client:
+                reply = client.post(
+                    f"{self._url}{path}",
+                    json={"model": self.name, **body},
+                    headers=self._headers,
+                )
             reply.raise_for_status()
             answer = reply.json()
         except httpx.HTTPStatusError as error:

@@ -38,9 +38,9 @@ class HttpTokenize:
     def __init__(
         self, url: str, model: str = "", transport: httpx.BaseTransport | None = None
     ) -> None:
-        base = url.rstrip("/").removesuffix("/v1")
+        self._url = f"{url.rstrip('/').removesuffix('/v1')}/tokenize"
         self._model = model
-        self._client = httpx.Client(base_url=base, timeout=60, trust_env=False, transport=transport)
+        self._transport = transport
 
     def __call__(self, messages: Sequence[Message], *, ask: bool) -> list[int]:
         body: dict[str, Any] = {
@@ -50,7 +50,9 @@ class HttpTokenize:
         if self._model:
             body["model"] = self._model
         try:
-            reply = self._client.post("/tokenize", json=body)
+            # A connection a call: rows are few, and none is left open.
+            with httpx.Client(timeout=60, trust_env=False, transport=self._transport) as client:
+                reply = client.post(self._url, json=body)
             reply.raise_for_status()
             return [int(token) for token in reply.json()["tokens"]]
         except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
