@@ -14,6 +14,9 @@ from app.children import ChildSpec
 
 MAX_LOG_BYTES = 5_000_000
 KEPT_LOGS = 3
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""`python -m` looks for modules in the working directory first: started in a folder of documents,
+a `json.py` among them would run."""
 
 
 class Child:
@@ -28,7 +31,7 @@ class Child:
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
                 command,
-                env=os.environ | dict(spec.environment),
+                env=os.environ | SAFE_PATH | dict(spec.environment),
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=out,

@@ -81,7 +81,10 @@ class Parser:
             return self._child
         self.close()
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(paths),
+            "PYTHONSAFEPATH": "1",  # started in the folder of documents, none may be taken for code
+        }
         if self._ocr.folder:
             environment["TESSDATA_PREFIX"] = self._ocr.folder
         try:

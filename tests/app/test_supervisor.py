@@ -157,6 +157,16 @@ def test_a_childs_output_is_in_its_log_and_earlier_runs_are_not_its_last_lines(
     assert child.last_lines(5) == ["second"]
 
 
+def test_a_module_in_the_folder_where_it_was_started_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("print('a document ran')")
+    monkeypatch.chdir(tmp_path)
+    child = Child(ChildSpec("one", (sys.executable, "-m", "json.tool", "--help")), tmp_path)
+    eventually(lambda: child.exit_code() is not None)
+    assert "a document ran" not in (tmp_path / "one.log").read_text()
+
+
 def test_a_large_log_is_put_aside_and_only_a_few_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

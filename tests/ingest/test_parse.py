@@ -169,6 +169,18 @@ def test_a_file_that_needs_too_much_memory_fails_alone() -> None:
     parser.close()
 
 
+def test_a_module_among_the_documents_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = tmp_path / "ran"
+    (tmp_path / "kreuzberg.py").write_text(f"open({str(ran)!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    parser = Parser(IngestSettings())
+    assert parser.parse("a.html", b"<p>Open at nine.</p>").text
+    parser.close()
+    assert not ran.exists()
+
+
 def test_the_child_dies_with_its_parent() -> None:
     program = (
         "import os, signal; from ingest.parse import Parser; from ingest.settings import *;"
