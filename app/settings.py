@@ -33,8 +33,9 @@ class EngineSettings(Section):
     weights. auto: on a GPU, and at `url`."""
     max_adapter_rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] = 64
     """Highest rank that a runtime adapter may have (of the engine that is started here)."""
-    start_seconds: Annotated[float, Field(gt=0)] = 600.0
-    """How long a promotion waits for the release's engine."""
+    start_seconds: Annotated[float, Field(gt=0)] = 1800.0
+    """How long a promotion waits for the release's engine. Beside a busy one on two cores that can
+    take ten times what it takes alone."""
     keep_seconds: Annotated[float, Field(ge=0)] = 3600.0
     """How long the engine of the release before is kept for a rollback."""
 

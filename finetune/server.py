@@ -7,8 +7,8 @@ import httpx
 from kb.errors import Permanent, Transient
 
 URL = "http://127.0.0.1:8000"
-PROMOTION_SECONDS = 900
-"""A promotion is answered when it is done; on a processor an engine takes minutes to start."""
+PROMOTION_SECONDS = 2000
+"""A promotion is answered when it is done: more than the server waits for an engine by default."""
 
 
 class Refused(Permanent):
