@@ -22,9 +22,10 @@ ROOT = Path(__file__).parent.parent
 class House:
     """A running Vademecum."""
 
-    def __init__(self, home: Path, url: str, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, home: Path, url: str, engine: str, process: "subprocess.Popen[str]") -> None:
         self.docs = home / "docs"
         self.url = url
+        self.engine = engine
         self.process = process
         self.client = OpenAI(base_url=f"{url}/v1", api_key="none", timeout=120)
 
@@ -78,7 +79,7 @@ def running(home: Path) -> Iterator[House]:
         assert process.stdout is not None
         try:
             assert process.stdout.readline() == f"ready http://127.0.0.1:{port}\n"
-            yield House(home, f"http://127.0.0.1:{port}", process)
+            yield House(home, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{engine}", process)
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 0

@@ -1,63 +1,106 @@
-"""A release on real parts: promoted amid questions, rolled back, kept over restarts."""
+"""The whole journey on real parts: rows from the live knowledge base to a release, and back."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+import yaml
 
-from kb import release
-from kb.prompt import PROMPT_VERSION
-from tests.house import House, running, until
-from tests.kb.releases import BASE, manifest
+from tests.house import ROOT, House, running, until
+from tests.kb.releases import BASE
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(3600)]
 
-EMBEDDER = "bundled:multilingual-e5-small"
-QUESTION = "When does the pharmacy open on weekdays?"
+GATE_CLOSED = 2
+QUESTION = "Until what time is the pharmacy open on Saturdays?"
+SAMPLE = ROOT / "examples"
+HANDBOOK = ("pharmacy-hours.md", "records-retention.md", "infection-control.md")
+CONFIG: dict[str, Any] = {
+    "model_name_or_path": BASE,
+    "output_dir": "run",
+    "max_steps": 6,
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 1e-3,
+    "data": {
+        "languages": ["en"],
+        "sources": [{"path": "general.jsonl", "role": "general", "licence": "CC0"}],
+        "knowledge": [
+            {"kb": "handbook", "questions": "asked.jsonl", "licence": "ours"},
+            {"kb": "handbook", "ask": "rules", "licence": "ours"},
+        ],
+    },
+    "eval": {"grounding": ["items.jsonl"], "choice": ["choice.jsonl"], "most": 3},
+    "release": {"name": "r1", "evidence": 0.0, "context_tokens": 300, "quotes": 0},
+}
 
 
 @pytest.fixture(scope="module")
 def home(models_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with one document and release r1: an adapter that says something else."""
-    home = tmp_path_factory.mktemp("promotion")
+    """A home with a few documents, and beside them what a configuration names."""
+    home = tmp_path_factory.mktemp("journey")
     (home / "models").mkdir()
     for model in (models_home / "models").iterdir():
         (home / "models" / model.name).symlink_to(model)
     (home / "docs").mkdir()
-    (home / "docs" / "hours.md").write_text("The pharmacy opens at 8:15 on weekdays.\n")
-    base = models_home / "models" / "smollm2-135m-instruct"
-    tuned = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
-        LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"]),
-    )
-    torch.manual_seed(0)
-    for name, weights in tuned.named_parameters():
-        if "lora_B" in name:
-            weights.data = 0.02 * torch.randn_like(weights)
-    tuned.save_pretrained(home / "runs" / "r1")
-    release.write(
-        home,
-        manifest(
-            "r1",
-            created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            base={"name": BASE, "files": release.weights(base)},
-            prompt_version=PROMPT_VERSION,
-            embedder=EMBEDDER,
-            serving={"evidence": 0.0, "context_tokens": 300, "quotes": 0},
-        ),
-        {"adapter": home / "runs" / "r1"},
-    )
+    for name in HANDBOOK:
+        shutil.copy(SAMPLE / "handbook" / name, home / "docs")
+    (home / "field.yaml").write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
+    lines(home / "asked.jsonl", asked())
+    lines(home / "general.jsonl", [general(n) for n in range(40)])
+    lines(home / "items.jsonl", [item(n) for n in range(4)])
+    lines(home / "choice.jsonl", [{"question": "2 + 2?", "choices": ["3", "4"], "answer": "B"}])
     return home
+
+
+def lines(file: Path, documents: list[dict[str, Any]]) -> None:
+    file.write_text("".join(json.dumps(one) + "\n" for one in documents), encoding="utf-8")
+
+
+def asked() -> list[dict[str, Any]]:
+    """The sample's questions to the documents that are there."""
+    all_of_them = map(json.loads, (SAMPLE / "questions.jsonl").read_text("utf-8").splitlines())
+    return [
+        {"question": one["question"], "answers": one["answers"], "gold": [one["document"]]}
+        for one in all_of_them
+        if one.get("document") in HANDBOOK
+    ]
+
+
+def general(n: int) -> dict[str, Any]:
+    return {"instruction": f"What is {n} plus {n + 1}?", "output": f"It is {2 * n + 1}."}
+
+
+def item(n: int) -> dict[str, Any]:
+    passages = [{"id": "p", "text": f"Room {n} of the museum holds {n + 7} paintings."}]
+    question = {"question": f"How many paintings does room {n} hold?", "passages": passages}
+    gold = {"answers": [str(n + 7)], "gold": ["p"], "kind": "clean"}
+    return question | (gold if n % 2 else {"kind": "unanswerable"})
+
+
+def finetune(home: Path, *arguments: str, codes: tuple[int, ...] = (0,)) -> Any:
+    """What a command prints with --json; it must end with one of `codes`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "finetune.cli", *arguments, "--json"],
+        env=os.environ | {"VADEMECUM_HOME": str(home)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in codes, done.stderr[-3000:]
+    return json.loads(done.stdout)
 
 
 @dataclass
@@ -123,7 +166,7 @@ def chatting(house: House) -> Iterator[Chats]:
 def post(house: House, path: str) -> float:
     """Seconds that an admin's request took."""
     began = time.monotonic()
-    reply = httpx.post(f"{house.url}/admin/releases/{path}", timeout=2000)
+    reply = httpx.post(f"{house.url}/admin/releases/{path}", json={"force": True}, timeout=600)
     assert reply.status_code == 200, reply.text
     return time.monotonic() - began
 
@@ -136,20 +179,37 @@ def current(house: House) -> str:
     return str(httpx.get(f"{house.url}/admin/releases", timeout=30).json()["current"])
 
 
+def counts(house: House) -> int:
+    """Documents that are searchable."""
+    return house.client.vector_stores.list().data[0].file_counts.completed
+
+
 def engines(house: House) -> int:
     """How many engines run."""
     return len(house.children("vllm.entrypoints.openai.api_server"))
 
 
-def test_a_release_is_promoted_without_a_pause_rolled_back_and_survives_restarts(
+def test_rows_of_the_live_knowledge_base_become_a_release_that_answers_and_goes_back(
     home: Path,
 ) -> None:
+    config = str(home / "field.yaml")
     with running(home) as house:
-        until(lambda: house.client.vector_stores.list().data[0].file_counts.completed == 1, 120)
+        until(lambda: counts(house) == len(HANDBOOK), 120)
         assert models(house) == ["vademecum", BASE]
+
+        account = finetune(home, "data", config)
+        assert account["rows"]["train"] > 20
+        finetune(home, "doctor", config, "--engine", house.engine, "--engine-model", "base")
+        finetune(home, "train", config)
+        # Six steps prove nothing, so the gate may say no; that is what --force is for.
+        finetune(home, "eval", config, codes=(0, GATE_CLOSED))
+        assert finetune(home, "release", config, "--force")["id"] == "r1"
+
         with chatting(house) as seen:
             until(lambda: len(seen.releases) >= 4, 120)
-            took = post(house, "r1/promote")
+            began = time.monotonic()
+            finetune(home, "promote", config, "--url", house.url, "--force")
+            took = time.monotonic() - began
             until(lambda: seen.releases[-3:] == ["r1"] * 3, 60)
         print(f"promoted in {took:.0f} s beside {len(seen.releases)} answers")  # noqa: T201
         assert not seen.problems and not seen.unready
