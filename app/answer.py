@@ -46,11 +46,13 @@ class Cited:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end: why (`stop` or `length`), token counts, and interface.md's `knowledge` object."""
+    """The end: why (`stop` or `length`), token counts, interface.md's `knowledge` object, and what
+    the model was asked, or would have been."""
 
     reason: str
     usage: Mapping[str, int]
     knowledge: dict[str, Any]
+    prompt: Sequence[Message] = ()
 
 
 Event = Text | Cited | Finished
@@ -73,11 +75,12 @@ class Answerer:
         found, generations = await run_in_threadpool(_retrieve, query, asked, stores)
         told = _Told(query, found, generations, self._engine.model)
         language = "zh" if is_chinese(asked.question) else "en"
+        excerpts = prompt.excerpts(query, found.hits, self._profile.context_tokens)
+        messages = prompt.messages(asked.question, excerpts, asked.history)
         if chance(found) < self._profile.evidence:
             yield Text(prompt.REFUSAL[language])
-            yield Finished("stop", NOTHING_USED, told.knowledge(refused=True))
+            yield Finished("stop", NOTHING_USED, told.knowledge(refused=True), messages)
             return
-        excerpts = prompt.excerpts(query, found.hits, self._profile.context_tokens)
         used = {excerpt.number for excerpt in excerpts}
         told.set_aside = [n for n in range(1, len(found.hits) + 1) if n not in used]
 
@@ -87,13 +90,12 @@ class Answerer:
             offset += len(event.text) if isinstance(event, Text) else 0
             yield told.note(event)
         if not speaks:
-            yield Finished("stop", NOTHING_USED, told.knowledge())
+            yield Finished("stop", NOTHING_USED, told.knowledge(), messages)
             return
         if offset:
             yield Text("\n\n")
             offset += 2
         last = Delta()
-        messages = prompt.messages(asked.question, excerpts, asked.history)
         citing = CitationStream(found.hits, offset)
         # A model that was taught to refuse leads nothing; after quotes its refusal is only text.
         watch = RefusalWatch(watching=not offset)
@@ -107,7 +109,8 @@ class Answerer:
             for piece in (*citing.feed(watch.rest()), *citing.finish()):
                 yield told.note(_event(piece))
         knowledge = told.knowledge(refused=refused)
-        yield Finished(last.finish_reason or "stop", last.usage or NOTHING_USED, knowledge)
+        usage = last.usage or NOTHING_USED
+        yield Finished(last.finish_reason or "stop", usage, knowledge, messages)
 
     async def passthrough(
         self, messages: Sequence[Message], options: Mapping[str, Any]
@@ -118,7 +121,8 @@ class Answerer:
             async for last in deltas:
                 if last.text:
                     yield Text(last.text)
-        yield Finished(last.finish_reason or "stop", last.usage or NOTHING_USED, {})
+        usage = last.usage or NOTHING_USED
+        yield Finished(last.finish_reason or "stop", usage, {}, messages)
 
 
 class _Told:

@@ -27,21 +27,24 @@ class Completion:
             "model": model,
         }
         self._annotations: list[dict[str, Any]] = []
+        self.text = ""
+        """What has been said so far."""
+        self.end: Finished | None = None
+        """How it ended, once it has."""
+
+    @property
+    def id(self) -> str:
+        return str(self._head["id"])
 
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
         """`chat.completion`."""
-        text, end = "", None
         for event in events:
-            if isinstance(event, Text):
-                text += event.text
-            elif isinstance(event, Cited):
-                self._annotations.append(annotation(event.citation))
-            else:
-                end = event
+            self._note(event)
+        end = self.end
         assert end is not None, "an answer ends with Finished"
         message = {
             "role": "assistant",
-            "content": text,
+            "content": self.text,
             "refusal": None,
             "annotations": self._annotations,
         }
@@ -61,12 +64,19 @@ class Completion:
 
     def chunks(self, event: Event, *, usage: bool) -> Iterator[dict[str, Any]]:
         """`chat.completion.chunk`s. The last event's carries all annotations and `knowledge`."""
+        self._note(event)
         if isinstance(event, Text):
             yield self._chunk({"content": event.text})
+        elif isinstance(event, Finished):
+            yield from self._closing(event, usage)
+
+    def _note(self, event: Event) -> None:
+        if isinstance(event, Text):
+            self.text += event.text
         elif isinstance(event, Cited):
             self._annotations.append(annotation(event.citation))
         else:
-            yield from self._closing(event, usage)
+            self.end = event
 
     def _closing(self, end: Finished, usage: bool) -> Iterator[dict[str, Any]]:
         last = self._chunk({"annotations": self._annotations}, end.reason)

@@ -73,6 +73,14 @@ class UnknownFile(kb.Permanent):
     """There is no such file, or the key may not see it: nobody can tell which."""
 
 
+class UnknownCompletion(kb.Permanent):
+    """No answer of this id is remembered, or it was given to another key."""
+
+
+class AlreadyRated(kb.Permanent):
+    """An answer is rated once."""
+
+
 class NotRemovable(kb.Permanent):
     """A file of a watched folder; it goes when it is deleted there."""
 
@@ -121,7 +129,9 @@ TABLE: tuple[tuple[type[kb.VademecumError], Shape], ...] = (
     (UnknownModel, Shape(404, _ASK, "model_not_found")),
     (UnknownRelease, Shape(404, _ASK, "release_not_found")),
     (UnknownFile, Shape(404, _ASK, "file_not_found")),
+    (UnknownCompletion, Shape(404, _ASK, "completion_not_found")),
     (kb.AlreadyExists, Shape(409, _ASK, "already_exists")),
+    (AlreadyRated, Shape(409, _ASK, "already_rated")),
     (NotPromotable, Shape(409, _ASK, "not_promotable")),
     (PromotionUnderWay, Shape(409, _ASK, "promotion_under_way")),
     (NotRemovable, Shape(409, _ASK, "file_not_removable")),

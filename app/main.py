@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from app import errors
 from app.auth import Keys
 from app.batches import Batches
+from app.feedback import Feedback
 from app.gate import Gate
 from app.knowledge import KnowledgeBases
 from app.limits import BodyLimit, Places
@@ -24,6 +25,7 @@ from app.routes import (
     batches,
     chat,
     embeddings,
+    feedback,
     files,
     health,
     models,
@@ -35,7 +37,8 @@ from app.settings import AppSettings
 from app.uploads import Uploads
 
 _ROOMS = (
-    chat, models, embeddings, files, vector_stores, store_files, batches, admin, health, page,
+    chat, feedback, models, embeddings, files, vector_stores, store_files, batches, admin, health,
+    page,
 )  # fmt: skip
 _MANY = re.compile(r"/v1/vector_stores/[^/]+/upload")
 _FILES_AT_ONCE = 16
@@ -60,7 +63,8 @@ def create_app(
 
     app = FastAPI(title="Vademecum", lifespan=lifespan, docs_url=None, redoc_url=None)
     places = Places(settings.max_waiting)
-    app.state.parts = Parts(settings, kb, releases, uploads, together, places, Metrics())
+    told = Feedback(kb.catalog.home / "feedback")
+    app.state.parts = Parts(settings, kb, releases, uploads, together, places, Metrics(), told)
     errors.install(app)
     for room in _ROOMS:
         app.include_router(room.router)

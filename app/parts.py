@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from app.batches import Batches
+from app.feedback import Feedback
 from app.knowledge import KnowledgeBases
 from app.limits import Places
 from app.lineup import Lineup
@@ -25,6 +26,7 @@ class Parts:
     batches: Batches
     places: Places
     metrics: Metrics
+    feedback: Feedback
 
     @property
     def lineup(self) -> Lineup:

@@ -145,6 +145,16 @@ class Search(Lenient):
     min_generation: Annotated[int, Field(ge=0)] = 0
 
 
+class Rated(Ours):
+    """POST /v1/feedback."""
+
+    completion_id: str
+    rating: Literal["up", "down"]
+    comment: Annotated[str, Field(max_length=10_000)] = ""
+    correction: Annotated[str, Field(max_length=10_000)] = ""
+    """What the answer should have been."""
+
+
 class Promotion(Ours):
     """POST /admin/releases/{id}/promote. `force` serves a release whose gate said no."""
 

@@ -5,8 +5,9 @@ so that no client can talk the rules away. With `"knowledge": {"enabled": false}
 the model as they are.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -18,6 +19,7 @@ from app.answer import Answerer, Asked, Event
 from app.auth import Caller
 from app.completion import Completion
 from app.errors import BadRequest, describe
+from app.feedback import Answered
 from app.gate import Chatting
 from app.hangup import unless_gone
 from app.parts import Parts, parts
@@ -39,10 +41,13 @@ async def complete(body: Chat, request: Request, caller: Chatting) -> Response:
             aclosing(at.metrics.watch(await _events(body, at, caller, serving.answerer)))
         )
         if not body.stream:
-            return JSONResponse(completion.whole(await unless_gone(request, _all(events))))
+            whole = completion.whole(await unless_gone(request, _all(events)))
+            _remember(completion, at, caller)
+            return JSONResponse(whole)
         first = await unless_gone(request, _next(events))  # an error still has its own status
         usage = body.stream_options is not None and body.stream_options.include_usage
-        return _Stream(_chunks(completion, first, events, usage), stack.pop_all())
+        told = partial(_remember, completion, at, caller)
+        return _Stream(_chunks(completion, first, events, usage, told), stack.pop_all())
 
 
 class _Stream(StreamingResponse):
@@ -62,18 +67,31 @@ class _Stream(StreamingResponse):
 
 
 async def _chunks(
-    completion: Completion, first: Event, events: AsyncGenerator[Event, None], usage: bool
+    completion: Completion,
+    first: Event,
+    events: AsyncGenerator[Event, None],
+    usage: bool,
+    told: Callable[[], None],
 ) -> AsyncGenerator[str, None]:
-    """Server-sent events. After the first byte an error can only be told as a chunk."""
+    """Server-sent events. After the first byte an error can only be told as a chunk. `told` is
+    called when all is said."""
     try:
         for chunk in completion.opening(first, usage=usage):
             yield completion.sse(chunk)
         async for event in events:
             for chunk in completion.chunks(event, usage=usage):
                 yield completion.sse(chunk)
+        told()
     except Exception as error:  # noqa: BLE001 - what nobody foresaw is logged by `describe`
         yield completion.sse(describe(error))
     yield "data: [DONE]\n\n"
+
+
+def _remember(completion: Completion, at: Parts, caller: Caller) -> None:
+    """For whoever wants to say what the answer was worth."""
+    if (end := completion.end) is not None:
+        answered = Answered(end.prompt, completion.text, end.knowledge)
+        at.feedback.remember(completion.id, caller, answered)
 
 
 async def _all(events: AsyncGenerator[Event, None]) -> list[Event]:
