@@ -22,11 +22,6 @@ def arguments(
     """Our keys as transformers' (or TRL's) arguments. The held-out loss of the field decides which
     checkpoint is best; without rows of the field, that of the first role there is."""
     best = "domain" if "domain" in held else next(iter(held), None)
-    if held and settings.save_steps % settings.eval_steps:
-        raise BadConfiguration(
-            f"save_steps: {settings.save_steps} is no multiple of eval_steps"
-            f" ({settings.eval_steps}), so the best checkpoint could not be kept"
-        )
     chosen: dict[str, Any] = {
         "output_dir": str(settings.output_dir),
         "per_device_train_batch_size": settings.per_device_train_batch_size,

@@ -138,6 +138,11 @@ class TrainSettings(Section):
             raise ValueError(
                 "packing: P-tuning ignores where packed rows begin; set packing: false"
             )
+        if self.save_steps % self.eval_steps:
+            raise ValueError(
+                f"save_steps: {self.save_steps} is no multiple of eval_steps"
+                f" ({self.eval_steps}), so the best checkpoint could not be kept"
+            )
         return self
 
     @property
