@@ -9,7 +9,6 @@ import typer
 from app.output import AsJson, say, show
 from kb.catalog import Catalog, Listed
 from kb.compact import dead
-from kb.embedding import identity
 from kb.layout import DATABASE, lexical_of
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
@@ -34,7 +33,7 @@ def add(
 ) -> None:
     """Make an empty knowledge base; a running ingest takes it up within a second."""
     configuration = load()
-    embedder = identity(configuration.section("kb", KbSettings))
+    embedder = configuration.section("kb", KbSettings).embedder_identity
     one = Catalog(configuration.home).add(name, embedder, int(time.time()), watch)
     show(_row(one), as_json)
 
@@ -115,7 +114,7 @@ def rebuild(name: str, as_json: AsJson = False) -> None:
     settings = configuration.section("kb", KbSettings)
     one = Catalog(configuration.home).get(name)
     embedders = Embedders(settings, configuration.home)
-    generation = work(one, wanted(identity(settings), settings), embedders, say)
+    generation = work(one, wanted(settings.embedder_identity, settings), embedders, say)
     say(f"the indexes of {name} are new")
     show({"generation": generation}, as_json)
 

@@ -27,7 +27,6 @@ from app.releases import Releases
 from app.settings import AppSettings, EngineSettings
 from kb.catalog import Catalog
 from kb.embedders import Embedders
-from kb.embedding import identity
 from kb.errors import BadConfiguration, VademecumError
 from kb.manifest import BASE, Manifest
 from kb.models import locate
@@ -56,7 +55,7 @@ def serve(configuration: Configuration) -> bool:
     embedder.queries(["warm"])  # the first call compiles and allocates
     kb = KnowledgeBases(Catalog(configuration.home), embedder, settings, others=embedders)
     _open(kb)
-    releases = _releases(configuration.home, app, engine, identity(settings))
+    releases = _releases(configuration.home, app, engine, settings.embedder_identity)
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(app, kb=kb, releases=releases, keys=keys),

@@ -29,7 +29,7 @@ from bench.laws import embed, passages, statutes
 from bench.server import parser, show
 from kb.chunking import VERSION as CHUNKER
 from kb.dense import as_codes
-from kb.embedding import Embedder, FakeEmbedder, identity, open_embedder
+from kb.embedding import Embedder, FakeEmbedder, open_embedder
 from kb.feed import Feed
 from kb.layout import DATABASE, LEXICAL
 from kb.ledger import Ledger
@@ -235,7 +235,7 @@ def prepared(options: argparse.Namespace) -> tuple[Path, str, int]:
     work.mkdir(parents=True, exist_ok=True)
     configuration = load()
     settings = configuration.section("kb", KbSettings)
-    name = identity(settings)
+    name = settings.embedder_identity
     folder = work / ("synthetic" if options.synthetic else "real")
     if not (folder / "count").exists():
         embedder = open_embedder(settings, configuration.home)

@@ -20,7 +20,6 @@ from finetune.candidates import Candidate
 from finetune.settings import TrainSettings
 from kb import chunking
 from kb import release as releases
-from kb.embedding import identity
 from kb.errors import BadConfiguration, BadData, GateClosed
 from kb.manifest import Adapter, Base, Chunker, Gate, Manifest, Serving, Source
 from kb.models import context_tokens, locate, shown
@@ -85,7 +84,7 @@ def _manifest(
             ),
             adapter=_adapter(candidate.config) if candidate.is_adapter else None,
             prompt_version=PROMPT_VERSION,
-            embedder=identity(kb),
+            embedder=kb.embedder_identity,
             chunker=Chunker(tokens=kb.chunk_tokens, version=chunking.VERSION),
             serving=Serving(
                 evidence=EVIDENCE if wanted.evidence is None else wanted.evidence,

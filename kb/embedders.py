@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from kb.embedding import Embedder, identity, open_embedder
+from kb.embedding import Embedder, open_embedder
 from kb.settings import KbSettings
 
 Named = Callable[[str], Embedder]
@@ -26,7 +26,7 @@ class Embedders:
 
     def today(self) -> Embedder:
         """The one that the settings name. Raises ModelNotFound, ModelBroken, EmbedderDown."""
-        return self(identity(self._settings))
+        return self(self._settings.embedder_identity)
 
     def __call__(self, name: str) -> Embedder:
         with self._lock:
@@ -37,7 +37,7 @@ class Embedders:
 
     def _for(self, name: str) -> KbSettings:
         """The settings with which an embedder gets this name."""
-        if name == identity(self._settings):
+        if name == self._settings.embedder_identity:
             return self._settings
         if name.startswith("fake-"):
             return self._settings.model_copy(update={"embedder": name.replace("-", ":", 1)})

@@ -56,13 +56,6 @@ def open_embedder(settings: KbSettings, home: Path) -> Embedder:
     return LocalEmbedder(settings.embedder, locate(settings.embedder, home), home / "models")
 
 
-def identity(settings: KbSettings) -> str:
-    """The `name` that the embedder of these settings has, without loading it."""
-    if settings.embedder.startswith("fake:"):
-        return f"fake-{settings.embedder.removeprefix('fake:')}"
-    return settings.embedder
-
-
 class LocalEmbedder:
     """sentence-transformers on this machine. Thread-safe: one encode at a time.
 

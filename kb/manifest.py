@@ -103,7 +103,7 @@ class Manifest(_Part):
     prompt_version: int
     """`kb.prompt.PROMPT_VERSION` of the training rows."""
     embedder: str
-    """`kb.embedding.identity` of the settings that retrieved for the training rows."""
+    """`embedder_identity` of the settings that retrieved for the training rows."""
     chunker: Chunker
     serving: Serving
     data: tuple[Source, ...] = ()

@@ -46,6 +46,13 @@ class KbSettings(Section):
     dense_weight: Annotated[float, Field(ge=0, le=1000)] = 7.0
     """Weight of the cosines beside the words (`kb.fusion`)."""
 
+    @property
+    def embedder_identity(self) -> str:
+        """The `name` that the embedder of these settings has, without loading it."""
+        if self.embedder.startswith("fake:"):
+            return f"fake-{self.embedder.removeprefix('fake:')}"
+        return self.embedder
+
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
