@@ -12,20 +12,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, set_seed
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    Trainer,
+    set_seed,
+)
 
 from finetune import device, models, runs, stages, trainset
 from finetune.checkpoints import last
 from finetune.parts import Parts
 from finetune.progress import Progress
+from finetune.render import Ledger
 from finetune.settings import TrainSettings
+from finetune.trainset import TrainSet
 from kb.durable import sync_tree
 from kb.errors import TrainingStopped
 from kb.merging import copy_tokenizer
 from kb.models import locate
 
 Report = Callable[[str], None]
-_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]:
@@ -64,11 +72,32 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
 
     if not main:
         return {}
+    runs.plot(
+        runs.losses(trainer.state.log_history),
+        f"{settings.output_dir.name} ({settings.stage})",
+        _curves(settings),
+    )
+    document = {
+        **_what(settings, trainer, folder, checkpoint),
+        "parameters": {"all": every, "trained": trained},
+        "rows": _which(rows, ledger),
+        "tokens_seen": int(trainer.state.num_input_tokens_seen),
+        "tokens_per_second": round(progress.tokens_per_second, 1),
+        "seconds": round(time.monotonic() - begun, 1),
+        **_where(trainer, bf16),
+        "settings": settings.model_dump(mode="json"),
+    }
+    runs.write_json(settings.output_dir / runs.DONE, document)
+    return document
+
+
+def _what(
+    settings: TrainSettings, trainer: Trainer, folder: str, checkpoint: Path | None
+) -> dict[str, Any]:
+    """What was done, and what came of it; the result is written here."""
     state = trainer.state
     result = _result(settings, Path(state.best_model_checkpoint or _newest(settings)), folder)
-    curves = runs.losses(state.log_history)
-    runs.plot(curves, f"{settings.output_dir.name} ({settings.stage})", _curves(settings))
-    document = {
+    return {
         "format": 1,
         "model": settings.model_name_or_path,
         "stage": settings.stage,
@@ -81,32 +110,35 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
         "resumed_from": checkpoint.name if checkpoint else None,
         "losses": {
             name: {"first": points[0][1], "last": points[-1][1], "best": min(v for _, v in points)}
-            for name, points in curves.items()
+            for name, points in runs.losses(state.log_history).items()
         },
-        "parameters": {"all": every, "trained": trained},
-        "rows": {
-            "trained": ledger.rendered,
-            "too_long": ledger.too_long,
-            "held_out": {role: len(some) for role, some in rows.held_out.items()},
-            "tokens": ledger.tokens,
-            "trained_tokens": ledger.trained_tokens,
-            "longest": ledger.longest,
-            "sha256": rows.sha256,
-        },
-        "tokens_seen": int(state.num_input_tokens_seen),
-        "tokens_per_second": round(progress.tokens_per_second, 1),
+    }
+
+
+def _which(rows: TrainSet, ledger: Ledger) -> dict[str, Any]:
+    """The rows that were trained on."""
+    return {
+        "trained": ledger.rendered,
+        "too_long": ledger.too_long,
+        "held_out": {role: len(some) for role, some in rows.held_out.items()},
+        "tokens": ledger.tokens,
+        "trained_tokens": ledger.trained_tokens,
+        "longest": ledger.longest,
+        "sha256": rows.sha256,
+    }
+
+
+def _where(trainer: Trainer, bf16: bool) -> dict[str, Any]:
+    """On what it ran, and with which code."""
+    return {
         "peak_memory_mb": round(device.peak_mb()),
-        "seconds": round(time.monotonic() - begun, 1),
         "device": device.name(),
         "processes": trainer.args.world_size,
         "distributed": trainer.accelerator.distributed_type.value,
         "bf16": bf16,
         "versions": runs.versions(),
         "revision": runs.revision(),
-        "settings": settings.model_dump(mode="json"),
     }
-    runs.write_json(settings.output_dir / runs.DONE, document)
-    return document
 
 
 def _silent(text: str) -> None:
@@ -124,7 +156,8 @@ def _newest(settings: TrainSettings) -> Path:
 
 
 def _result(settings: TrainSettings, best: Path, base: str) -> Path:
-    """`adapter/` or `model/` of a run, complete or not there. The tokenizer is the base's."""
+    """`adapter/` or `model/` of a run, complete or not there, in bfloat16, as it is served. The
+    tokenizer is the base's."""
     full = settings.finetuning_type == "full"
     folder = settings.output_dir / ("model" if full else "adapter")
     beside = folder.with_name(f".{folder.name}.writing")
@@ -138,8 +171,10 @@ def _result(settings: TrainSettings, best: Path, base: str) -> Path:
             kind.from_pretrained(best, dtype=torch.bfloat16).save_pretrained(beside)
             copy_tokenizer(base, beside)
         else:
-            for name in _ADAPTER:
-                shutil.copyfile(best / name, beside / name)
+            shutil.copyfile(best / _CONFIG, beside / _CONFIG)
+            weights = load_file(best / _WEIGHTS)
+            halved = {name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}
+            save_file(halved, beside / _WEIGHTS, metadata={"format": "pt"})
         sync_tree(beside)
         beside.rename(folder)
     except OSError as error:
