@@ -13,7 +13,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 export VADEMECUM_HOME
 
-.PHONY: up test soak fast lint bench bench-kb lock setup clean
+.PHONY: up test soak fast lint bench bench-kb release-bundled lock setup clean
 
 up: $(READY)
 	@$(BIN)/python examples/seed.py "$(VADEMECUM_HOME)"
@@ -45,6 +45,16 @@ bench: $(READY)
 # Of the knowledge base, with nothing running: every figure of docs/benchmarks.md that is its own.
 bench-kb: $(READY)
 	$(BIN)/python -m bench.kb
+
+# Makes the release that ships anew; needs the collections (VADEMECUM_DATA) and over an hour.
+BUNDLED := finetune/configs/bundled.yaml
+release-bundled: $(READY)
+	$(BIN)/finetune data $(BUNDLED)
+	$(BIN)/finetune train $(BUNDLED)
+	$(BIN)/finetune eval $(BUNDLED)
+	$(BIN)/finetune release $(BUNDLED)
+	@mkdir -p kb/shipped
+	cp -r "$(VADEMECUM_HOME)/releases/bundled-1" kb/shipped/
 
 setup: $(READY)
 

@@ -128,6 +128,11 @@ def test_every_rule_gives_its_evidence() -> None:
     assert all(rule.evidence and f"`{rule.id}`" in table() for rule in RULES)
 
 
+def test_the_documentation_holds_the_rules_as_they_are() -> None:
+    documentation = Path(__file__).parents[2] / "docs" / "finetuning.md"
+    assert table() in documentation.read_text(encoding="utf-8")
+
+
 def test_rows_are_counted_by_what_they_are_for() -> None:
     said = (Message(role="user", content="q"), Message(role="assistant", content="a"))
     rows = [
