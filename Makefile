@@ -52,9 +52,9 @@ release-bundled: $(READY)
 	$(BIN)/finetune data $(BUNDLED)
 	$(BIN)/finetune train $(BUNDLED)
 	$(BIN)/finetune eval $(BUNDLED)
-	$(BIN)/finetune release $(BUNDLED)
-	@mkdir -p kb/shipped
-	cp -r "$(VADEMECUM_HOME)/releases/bundled-1" kb/shipped/
+	VADEMECUM_HOME=data/runs/bundled/home $(BIN)/finetune release $(BUNDLED)
+	rm -rf kb/shipped/bundled-1
+	cp -r data/runs/bundled/home/releases/bundled-1 kb/shipped/
 
 setup: $(READY)
 

@@ -77,7 +77,7 @@ class Answerer:
         language = "zh" if is_chinese(asked.question) else "en"
         excerpts = prompt.excerpts(query, found.hits, self._profile.context_tokens)
         messages = prompt.messages(asked.question, excerpts, asked.history)
-        if chance(found) < self._profile.evidence:
+        if chance(found) < self._profile.least_chance(language):
             yield Text(prompt.REFUSAL[language])
             yield Finished("stop", NOTHING_USED, told.knowledge(refused=True), messages)
             return

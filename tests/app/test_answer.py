@@ -73,7 +73,8 @@ def tell(
     evidence: float = 0.0,
     history: tuple[dict[str, str], ...] = (),
 ) -> Told:
-    profile = replace(profile or Profile((), 2000, quotes=0), evidence=evidence)
+    profile = profile or Profile((), 2000, quotes=0)
+    profile = replace(profile, evidence=evidence, unspoken=evidence)
     answerer = Answerer(engine, profile)
 
     async def gather() -> list[Event]:
@@ -178,7 +179,15 @@ def test_a_release_is_served_as_it_asks_unless_the_settings_say_otherwise() -> N
     asks = Serving(evidence=0.05, context_tokens=700, quotes=1)
     assert Profile.of(EngineSettings(), AppSettings(), asks) == Profile(("en",), 700, 1, 0.05)
     chosen = AppSettings(context_tokens=999, quotes=0, evidence=0.3)
-    assert Profile.of(EngineSettings(), chosen, asks) == Profile(("en",), 999, 0, 0.3)
+    assert Profile.of(EngineSettings(), chosen, asks) == Profile(("en",), 999, 0, 0.3, 0.3)
+
+
+def test_a_release_that_refuses_by_itself_does_not_lower_the_bar_where_it_does_not_speak() -> None:
+    profile = Profile.of(
+        EngineSettings(), AppSettings(), Serving(evidence=0.02, context_tokens=160, quotes=0)
+    )
+    assert profile.least_chance("en") == 0.02
+    assert profile.least_chance("zh") == Profile.of(EngineSettings(), AppSettings()).evidence
 
 
 @pytest.mark.parametrize("ending", ["", " \n"])
