@@ -66,7 +66,7 @@ def engine(
             "DO_NOT_TRACK": "1",
             **({"HF_HUB_OFFLINE": "1"} if Path(model).is_dir() else {}),
             **({"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"} if adapters else {}),
-            **(_cpu_environment(settings, cores) if cpu else {}),
+            **(_cpu_environment(settings, cores, wanted.port != settings.port) if cpu else {}),
         },
         health_url=f"http://{LOOPBACK}:{wanted.port}/health",
         # vLLM ends with 2 for arguments it does not know ([engine] extra_args). Only the engine of
@@ -109,8 +109,13 @@ def _cpu_flags() -> tuple[str, ...]:
     return ("--enforce-eager",)
 
 
-def _cpu_environment(settings: EngineSettings, cores: int) -> dict[str, str]:
-    return {"VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gb)}
+def _cpu_environment(settings: EngineSettings, cores: int, beside: bool) -> dict[str, str]:
+    """`beside`: another engine runs. vLLM would bind both to the same cores, and the new one, which
+    computes nothing yet, gets a fiftieth of them: it goes where there is room instead."""
+    room = {"VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gb)}
+    if beside:
+        room |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(max(1, cores - 1))}
+    return room
 
 
 def must_have_engine() -> None:

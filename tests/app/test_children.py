@@ -70,6 +70,14 @@ def test_a_release_with_its_own_weights_has_an_engine_that_cannot_stop_the_house
     assert (first.name, first.permanent) == ("engine", frozenset({2, 3}))
 
 
+def test_an_engine_beside_another_is_not_bound_to_the_same_cores(tmp_path: Path) -> None:
+    beside = Wanted(release="r1", port=9100, model="/weights/r1")
+    for wanted, bound in ((BARE, True), (beside, False)):
+        spec = children.engine(EngineSettings(), wanted, "org/model", tmp_path, 4, cpu=True)
+        assert (spec.environment.get("VLLM_CPU_OMP_THREADS_BIND") != "nobind") == bound
+        assert spec.environment.get("OMP_NUM_THREADS") == (None if bound else "3")
+
+
 @pytest.mark.parametrize(("cores", "threads"), [(1, "1"), (2, "1"), (8, "7")])
 def test_server_and_ingest_leave_a_core_to_others(cores: int, threads: str, tmp_path: Path) -> None:
     for spec in (
