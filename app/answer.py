@@ -4,21 +4,21 @@ Retrieve, refuse without evidence, lead with the passages' own words where the m
 the model speak from the references, check every citation. Knows nothing of HTTP.
 """
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
-from app.citations import CitationStream, quote
+from app.citations import Piece
 from app.engine import Delta, Engine, Message
-from app.evidence import chance
+from app.evidence import SURE, chance
 from app.profile import Profile
-from app.refusing import RefusalWatch
+from app.reply import ALONE, Reply, quoted
 from app.rewrite import standalone
 from kb import prompt
-from kb.records import Citation, Found, Hit
+from kb.records import Citation, Found
 from kb.search import KnowledgeBase, merge
 from kb.words import is_chinese
 
@@ -73,42 +73,40 @@ class Answerer:
         earlier = [m["content"] for m in asked.history if m["role"] == "user"]
         query = standalone(asked.question, earlier)
         found, generations = await run_in_threadpool(_retrieve, query, asked, stores)
-        told = _Told(query, found, generations, self._engine.model)
+        likely = chance(found)
+        told = _Told(query, found, generations, self._engine.model, likely)
         language = "zh" if is_chinese(asked.question) else "en"
         excerpts = prompt.excerpts(query, found.hits, self._profile.context_tokens)
         messages = prompt.messages(asked.question, excerpts, asked.history)
-        if chance(found) < self._profile.least_chance(language):
+        if likely < self._profile.least_chance(language):
             yield Text(prompt.REFUSAL[language])
             yield Finished("stop", NOTHING_USED, told.knowledge(refused=True), messages)
             return
         used = {excerpt.number for excerpt in excerpts}
         told.set_aside = [n for n in range(1, len(found.hits) + 1) if n not in used]
 
-        speaks = self._profile.speaks(language)
-        offset = 0
-        for event in _lead(query, found.hits, self._profile.quotes if speaks else 3):
-            offset += len(event.text) if isinstance(event, Text) else 0
-            yield told.note(event)
-        if not speaks:
+        if not self._profile.speaks(language):
+            for piece in quoted(query, found.hits, ALONE):
+                yield told.note(_event(piece))
             yield Finished("stop", NOTHING_USED, told.knowledge(), messages)
             return
-        if offset:
-            yield Text("\n\n")
-            offset += 2
+        reply = Reply(
+            query,
+            found.hits,
+            self._profile.quotes,
+            refuses=self._profile.refuses,
+            sure=likely >= SURE,
+        )
+        for piece in reply.begin():
+            yield told.note(_event(piece))
         last = Delta()
-        citing = CitationStream(found.hits, offset)
-        # A model that was taught to refuse leads nothing; after quotes its refusal is only text.
-        watch = RefusalWatch(watching=not offset)
         async with aclosing(self._engine.stream(messages, asked.options)) as deltas:
             async for last in deltas:
-                for piece in citing.feed(watch.feed(last.text)):
+                for piece in reply.feed(last.text):
                     yield told.note(_event(piece))
-        if refused := watch.refused:
-            yield Text(watch.rest().strip())
-        else:
-            for piece in (*citing.feed(watch.rest()), *citing.finish()):
-                yield told.note(_event(piece))
-        knowledge = told.knowledge(refused=refused)
+        for piece in reply.finish():
+            yield told.note(_event(piece))
+        knowledge = told.knowledge(refused=reply.refused)
         usage = last.usage or NOTHING_USED
         yield Finished(last.finish_reason or "stop", usage, knowledge, messages)
 
@@ -128,11 +126,19 @@ class Answerer:
 class _Told:
     """What has been said so far, for the `knowledge` object at the end."""
 
-    def __init__(self, query: str, found: Found, generations: dict[str, int], release: str) -> None:
+    def __init__(
+        self,
+        query: str,
+        found: Found,
+        generations: dict[str, int],
+        release: str,
+        evidence: float,
+    ) -> None:
         self._query = query
         self._found = found
         self._generations = generations
         self._release = release
+        self._evidence = evidence
         self._grounded = False
         self.set_aside: list[int] = []
 
@@ -147,6 +153,7 @@ class _Told:
             "release": self._release,
             "generation": self._generations,
             "query": self._query,
+            "evidence": round(self._evidence, 4),
             "keywords": list(self._found.keywords[:8]),
             "set_aside": self.set_aside,
             "hits": [
@@ -173,23 +180,5 @@ def _retrieve(
     return merge(founds, asked.top_k), generations
 
 
-def _lead(query: str, hits: Sequence[Hit], quotes: int) -> Iterable[Text | Cited]:
-    """The sentences nearest to the question, word for word, each with its citation."""
-    offset = 0
-    for n, found in enumerate(prompt.nearest(query, hits[:3])[:quotes]):
-        number = 1 + hits.index(found.hit)
-        said = f"{chr(10) if n else ''}“{_flat(found.text)}” "
-        yield Text(said)
-        yield Cited(quote(found.hit, number, found.start, found.end, index=offset + len(said)))
-        mark = f"[{number}]"
-        yield Text(mark)
-        offset += len(said) + len(mark)
-
-
-def _flat(sentence: str) -> str:
-    """A sentence as it reads in an answer: without list marks and the table's bars."""
-    return " ".join(sentence.lstrip("-*•|# ").rstrip("| ").replace("|", ", ").split())
-
-
-def _event(piece: str | Citation) -> Event:
+def _event(piece: Piece) -> Event:
     return Text(piece) if isinstance(piece, str) else Cited(piece)

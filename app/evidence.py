@@ -10,6 +10,9 @@ import math
 
 from kb.records import Found
 
+SURE = 0.4
+"""From this chance on a model's refusal is not believed."""
+
 _COSINE, _BACKGROUND, _COVERAGE, _BIAS = 43.2, -25.1, 3.76, -19.23
 # For knowledge bases too small to have a background.
 _SMALL_COSINE, _SMALL_COVERAGE, _SMALL_BIAS = 20.4, 4.77, -20.52

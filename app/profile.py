@@ -13,13 +13,15 @@ _EVIDENCE = 0.15
 class Profile:
     """The languages a model writes (empty: all), the room for references in its prompt, how many
     sentences of the passages lead its answer, and the chance of an answer below which it is not
-    asked; where it does not write the language and passages speak for themselves, `unspoken`."""
+    asked; where it does not write the language and passages speak for themselves, `unspoken`.
+    `refuses`: it was taught to say so where the references hold no answer."""
 
     languages: tuple[str, ...]
     context_tokens: int
     quotes: int
     evidence: float = _EVIDENCE
     unspoken: float = _EVIDENCE
+    refuses: bool = False
 
     @classmethod
     def of(
@@ -40,6 +42,7 @@ class Profile:
             app.quotes if app.quotes >= 0 else suits.quotes,
             app.evidence if app.evidence >= 0 else suits.evidence,
             app.evidence if app.evidence >= 0 else _EVIDENCE,
+            refuses=release is not None,
         )
 
     def least_chance(self, language: str) -> float:

@@ -177,9 +177,13 @@ def test_an_engine_that_is_down_is_an_error_not_an_empty_answer(store: Knowledge
 
 def test_a_release_is_served_as_it_asks_unless_the_settings_say_otherwise() -> None:
     asks = Serving(evidence=0.05, context_tokens=700, quotes=1)
-    assert Profile.of(EngineSettings(), AppSettings(), asks) == Profile(("en",), 700, 1, 0.05)
+    assert Profile.of(EngineSettings(), AppSettings(), asks) == Profile(
+        ("en",), 700, 1, 0.05, refuses=True
+    )
     chosen = AppSettings(context_tokens=999, quotes=0, evidence=0.3)
-    assert Profile.of(EngineSettings(), chosen, asks) == Profile(("en",), 999, 0, 0.3, 0.3)
+    assert Profile.of(EngineSettings(), chosen, asks) == Profile(
+        ("en",), 999, 0, 0.3, 0.3, refuses=True
+    )
 
 
 def test_a_release_that_refuses_by_itself_does_not_lower_the_bar_where_it_does_not_speak() -> None:
@@ -192,12 +196,27 @@ def test_a_release_that_refuses_by_itself_does_not_lower_the_bar_where_it_does_n
 
 @pytest.mark.parametrize("ending", ["", " \n"])
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_a_models_own_refusal_is_told_and_cites_nothing(
-    store: KnowledgeBase, language: str, ending: str
+def test_a_models_own_refusal_is_told_and_cites_nothing_where_the_retriever_is_not_sure(
+    store: KnowledgeBase, language: str, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("app.answer.SURE", 1.1)
     told = tell(store, FakeEngine(REFUSAL[language] + ending))
     assert told.text == REFUSAL[language] and told.citations == []
     assert told.end.knowledge["refused"] and not told.end.knowledge["grounded"]
+
+
+def test_a_refusal_is_not_believed_where_the_retriever_is_sure(
+    store: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.answer.SURE", 0.0)
+    told = tell(store, FakeEngine(REFUSAL["en"]))
+    assert "The pharmacy opens at 8:15 on weekdays." in told.text and told.citations
+    assert not told.end.knowledge["refused"] and told.end.knowledge["grounded"]
+
+
+def test_the_reply_says_how_likely_an_answer_was(store: KnowledgeBase) -> None:
+    near, far = (tell(store, FakeEngine(), q).end.knowledge for q in (QUESTION, "Why is Mars red?"))
+    assert 0 <= far["evidence"] < near["evidence"] <= 1
 
 
 @pytest.mark.parametrize(
