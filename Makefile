@@ -53,8 +53,8 @@ release-bundled: $(READY)
 	$(BIN)/finetune train $(BUNDLED)
 	$(BIN)/finetune eval $(BUNDLED)
 	VADEMECUM_HOME=data/runs/bundled/home $(BIN)/finetune release $(BUNDLED)
-	rm -rf kb/shipped/bundled-1
-	cp -r data/runs/bundled/home/releases/bundled-1 kb/shipped/
+	rm -rf kb/shipped/bundled-2
+	cp -r data/runs/bundled/home/releases/bundled-2 kb/shipped/
 
 setup: $(READY)
 

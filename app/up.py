@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from app import children, engines, prepare
+from app import beginning, children, engines, prepare
 from app.children import ChildSpec
 from app.engines import Wanted
 from app.ports import await_port, free_port
 from app.settings import AppSettings, EngineSettings
 from app.supervisor import Supervisor
 from app.world import World, on_this_machine
-from kb import shipped
 from kb.errors import BadConfiguration, BadData
 from kb.locks import exclusive
 from kb.models import locate
@@ -68,8 +67,7 @@ def up(configuration: Configuration) -> int:
             await_port(children.LOOPBACK, engine.port, "[engine] port or VADEMECUM_ENGINE__PORT")
         world = on_this_machine(home / "logs", say)
         say(f"home is {home}; logs are in {home / 'logs'}")
-        for brought in shipped.bring(home, engine.model):
-            say(f"release {brought} came with this version; `finetune promote {brought}` serves it")
+        beginning.begin(configuration, report=say)
         if prepare.is_needed(configuration):
             code = run_once(children.prepare(home), world, stop)
             if code is not None:

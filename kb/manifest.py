@@ -69,7 +69,7 @@ class Serving(_Part):
     context_tokens: Annotated[int, Field(ge=1)]
     """Room for references in the prompt."""
     quotes: Annotated[int, Field(ge=0, le=5)] = 0
-    """Sentences of the passages that lead an answer. A model that refuses leads nothing: 0."""
+    """Sentences of the passages that follow an answer, where it did not say the same."""
 
 
 class Source(_Part):

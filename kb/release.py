@@ -145,6 +145,11 @@ def succession(home: Path) -> list[str]:
     return ids or [BASE]
 
 
+def is_chosen(home: Path) -> bool:
+    """Whether it was ever said what is served."""
+    return (home / "releases" / "current").exists()
+
+
 def current(home: Path) -> str:
     """The id of the release that is served; BASE without one."""
     return succession(home)[0]

@@ -5,9 +5,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from app.settings import EngineSettings
+from kb import shipped
 from tests.house import ROOT, House, running, until
 
 SECRET = "The Ibex protocol is opened only with the copper key of Nurse Quill."
@@ -55,6 +58,13 @@ def test_a_question_is_answered_with_a_citation_that_can_be_checked(house: House
     source = (house.docs / "zelvorin-dosing.md").read_text(encoding="utf-8")
     assert notes[0]["filename"] == "zelvorin-dosing.md" and notes[0]["verified"]
     assert source[notes[0]["start"] : notes[0]["end"]] == notes[0]["quote"]
+
+
+def test_a_fresh_home_is_served_by_the_release_that_ships(house: House) -> None:
+    (shipped_one,) = shipped.of(EngineSettings().model)
+    there = httpx.get(f"{house.url}/admin/releases", timeout=30).json()
+    assert there["current"] == shipped_one.id
+    assert {one["id"]: one["state"] for one in there["data"]}[shipped_one.id] == "current"
 
 
 def test_what_the_handbook_does_not_hold_is_refused(house: House) -> None:

@@ -66,4 +66,5 @@ def test_a_base_with_other_weights_under_the_same_name_does_not_fit(tmp_path: Pa
     (tmp_path / "model.safetensors").write_bytes(b"others")
     (why,) = misfits(one, **here)
     assert "other weights" in why
-    assert misfits(one, **here | {"weights_in": "org/name"}) == []  # nothing there to hash
+    for nothing_to_hash in ("org/name", ""):
+        assert misfits(one, **here | {"weights_in": nothing_to_hash}) == []
