@@ -57,7 +57,7 @@ class AppSettings(Section):
     context_tokens: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Room for references in the prompt, in estimated tokens; 0: what suits the model."""
     quotes: Annotated[int, Field(ge=-1, le=5)] = -1
-    """Sentences of the passages that lead an answer; -1: what suits the model."""
+    """Sentences of the passages beside an answer; -1: what suits the model."""
     evidence: Annotated[float, Field(ge=-1, le=1)] = -1.0
     """Refuse when the estimated chance that the passages hold the answer is below this; -1: what
     suits the model."""
