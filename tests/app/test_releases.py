@@ -131,7 +131,8 @@ def test_a_release_is_served_as_its_manifest_asks(home: Home) -> None:
     home.launcher._engines["r3"] = FakeEngine("Three.", name="r3")
     promote(home, "r3")
     body = home.ask().json()
-    assert body["choices"][0]["message"]["content"].startswith("“The pharmacy opens at 8:15")
+    said = body["choices"][0]["message"]["content"]
+    assert said.startswith("Three.\n\n“The pharmacy opens at 8:15")
 
 
 def test_rollback_serves_what_was_served_before_at_once(home: Home) -> None:
