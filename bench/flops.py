@@ -1,8 +1,8 @@
 """How much of a processor's arithmetic a training run uses: model-FLOP utilisation (MFU).
 
-MFU = (FLOPs that the model needs for its real tokens) / seconds / (FLOPs of the processor per second),
-as in PaLM (arXiv 2204.02311, appendix B), where a parameter in a matrix costs 2 FLOPs a token forward,
-2 backward for its input and 2 for itself:
+MFU = FLOPs that the model needs for its real tokens / seconds / FLOPs of the processor per second,
+as in PaLM (arXiv 2204.02311, appendix B), where a parameter in a matrix costs 2 FLOPs a token
+forward, 2 backward for its input and 2 for itself:
 
     full          6 N
     LoRA, QLoRA   4 N + 6 A     nothing is computed for frozen weights themselves

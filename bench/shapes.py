@@ -1,4 +1,4 @@
-"""Models of the sizes that people tune, with random weights: speed and memory do not depend on them.
+"""Models of the sizes that people tune, with random weights: speed and memory are the same.
 
 The shapes are Qwen2.5's (arXiv 2412.15115, table 1, and the config.json of each release), with the
 bundled tokenizer, so that rows render as everywhere else.

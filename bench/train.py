@@ -1,18 +1,18 @@
 """How fast `finetune train` is beside a plain TRL script, in what memory, and what packing gains.
 
-    python -m bench.train [--quick] [--rounds 2] [--rows 20] [--only lora] [--json FILE]
+    python -m bench.train [--quick] [--rounds 2] [--rows 24] [--only lora] [--json FILE]
 
 Full tuning, LoRA and QLoRA, each with padded and with packed rows: medquad's questions and answers
 (VADEMECUM_DATA), once through. Every run has a process of its own, one after the other, in turn:
 ours, TRL, TRL, ours; medians of the rounds. Without a GPU it trains the bundled model; with one,
 Qwen2.5's shapes of 0.5, 1.5 and 7 billion parameters with random weights, as far as they fit.
 
-`ratio` is tokens per second beside TRL's, `processor ratio` tokens per processor second: where other
-jobs run, the second one says more. What both ways share is in bench.train_one, MFU in bench.flops.
+`ratio` is tokens per second beside TRL's, `processor ratio` tokens per processor second: where
+other jobs run, the second one says more, and more still with OMP_NUM_THREADS=1, which keeps threads
+from waiting for each other. What both ways share is in bench.train_one, MFU in bench.flops.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import random
@@ -57,13 +57,13 @@ class Model:
 
 def chosen(options: argparse.Namespace, home: Path, kept: Path) -> Iterator[Model]:
     """The models to train; those with random weights are made in `kept`."""
-    small = 384  # medquad's longest row has 356 of the bundled model's tokens
+    small = 1_024
     if options.model:
-        yield Model(Path(options.model).name, options.model, 4 * small, small)
+        yield Model(Path(options.model).name, options.model, small, small)
         return
     bundled = locate(BUNDLED, home)
     if not torch.cuda.is_available():
-        yield Model(BUNDLED.removeprefix("bundled:"), bundled, 2 * small, small)
+        yield Model(BUNDLED.removeprefix("bundled:"), bundled, small, small)
         return
     for name, tokens in (("0.5B", 16_384), ("1.5B", 8_192), ("7B", 4_096)):
         folder = shapes.save(name, kept / name, bundled, "cuda")
@@ -200,7 +200,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     arguments.add_argument("--rounds", type=int, default=2)
-    arguments.add_argument("--rows", type=int, default=20, help="50 times as many on a GPU")
+    arguments.add_argument("--rows", type=int, default=24, help="50 times as many on a GPU")
     arguments.add_argument("--only", default=",".join(METHODS), help="methods, with commas")
     arguments.add_argument("--model", help="a model folder in place of the usual ones")
     arguments.add_argument("--quick", action="store_true", help="one round of few rows: a test")

@@ -132,7 +132,7 @@ def _ours(settings: TrainSettings, folder: str, tokenizer: PreTrainedTokenizerBa
 
 
 def _trl(settings: TrainSettings, folder: str, tokenizer: PreTrainedTokenizerBase) -> Trainer:
-    """What a page of TRL's documentation shows, with our settings where they differ from its own."""
+    """What a page of TRL's documentation shows, with our settings where its own differ."""
     bf16 = bool(settings.bf16)
     rows, _ = trainset.tokens(trainset.load(settings).train, Renderer(tokenizer), settings)
     model = AutoModelForCausalLM.from_pretrained(
