@@ -19,7 +19,13 @@ import torch
 
 from finetune.shape import Shape
 
-DENSE_BF16 = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
+DENSE_BF16 = {
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "A100": 312e12,
+}
 """FLOPs per second without sparsity, NVIDIA's data sheets; the first name that fits counts."""
 
 

@@ -1,6 +1,6 @@
 """How fast `finetune train` is beside a plain TRL script, in what memory, and what packing gains.
 
-    python -m bench.train [--quick] [--rounds 2] [--rows 24] [--only lora] [--json FILE]
+    python -m bench.train [--quick] [--rounds 2] [--rows 12] [--only lora] [--json FILE]
 
 Full tuning, LoRA and QLoRA, each with padded and with packed rows: medquad's questions and answers
 (VADEMECUM_DATA), once through. Every run has a process of its own, one after the other, in turn:
@@ -57,7 +57,7 @@ class Model:
 
 def chosen(options: argparse.Namespace, home: Path, kept: Path) -> Iterator[Model]:
     """The models to train; those with random weights are made in `kept`."""
-    small = 1_024
+    small = 512
     if options.model:
         yield Model(Path(options.model).name, options.model, small, small)
         return
@@ -102,7 +102,10 @@ def cases(model: Model, options: argparse.Namespace, folder: Path) -> Iterator[C
     file = folder / f"{model.name}.jsonl"
     write(rows, file)
     for method in METHODS:
-        if method not in options.only.split(",") or not fits(model.folder, method):
+        if method not in options.only.split(","):
+            continue
+        if not fits(model.folder, method):
+            sys.stderr.write(f"{model.name} {method}: left out, it would not fit\n")
             continue
         for packing in (False, True):
             batch = model.tokens / (model.cutoff if packing else mean)
@@ -200,13 +203,13 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     arguments.add_argument("--rounds", type=int, default=2)
-    arguments.add_argument("--rows", type=int, default=24, help="50 times as many on a GPU")
+    arguments.add_argument("--rows", type=int, default=12, help="50 times as many on a GPU")
     arguments.add_argument("--only", default=",".join(METHODS), help="methods, with commas")
     arguments.add_argument("--model", help="a model folder in place of the usual ones")
     arguments.add_argument("--quick", action="store_true", help="one round of few rows: a test")
     options = arguments.parse_args()
     if options.quick:
-        options.rounds, options.rows = 1, 12
+        options.rounds, options.rows = 1, 8
     rows, runs_done = [], []
     with tempfile.TemporaryDirectory(prefix="vademecum-bench-") as folder:
         for model in chosen(options, load().home, Path(folder)):
