@@ -39,7 +39,9 @@ def save(name: str, folder: Path, tokenizer: str, device: str) -> Path:
     if not (folder / "config.json").is_file():
         torch.manual_seed(0)
         with torch.device(device):
-            model = AutoModelForCausalLM.from_config(SHAPES[name], dtype=torch.bfloat16)
+            model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                SHAPES[name], dtype=torch.bfloat16
+            )
         model.save_pretrained(folder)
         copy_tokenizer(tokenizer, folder)
     return folder

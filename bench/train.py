@@ -210,14 +210,14 @@ def main() -> None:
     options = arguments.parse_args()
     if options.quick:
         options.rounds, options.rows = 1, 8
-    rows, runs_done = [], []
+    rows, every = [], []
     with tempfile.TemporaryDirectory(prefix="vademecum-bench-") as folder:
         for model in chosen(options, load().home, Path(folder)):
             for case in cases(model, options, Path(folder)):
                 done = in_turn(case, options.rounds)
                 rows.append(row(model, case, done))
-                each = {way: [asdict(one) for one in some_] for way, some_ in done.items()}
-                runs_done.append({"method": case.method, "packing": case.packing, **each})
+                measured: dict[str, Any] = {way: [asdict(x) for x in done[way]] for way in done}
+                every.append({"method": case.method, "packing": case.packing, **measured})
     table(rows)
     table(costs(rows))
     print(f"{device.name()}, {'bfloat16' if device.has_bf16() else 'float32'}")
@@ -227,7 +227,7 @@ def main() -> None:
             {
                 "rows": rows,
                 "costs": costs(rows),
-                "runs": runs_done,
+                "runs": every,
                 "device": device.name(),
                 "bf16": device.has_bf16(),
                 "versions": runs.versions(),

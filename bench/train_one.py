@@ -24,7 +24,8 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils.logging import disable_progress_bar
-from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from bench import flops
 from finetune import batches, device, models, shape, stages, trainset
