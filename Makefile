@@ -13,7 +13,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 export VADEMECUM_HOME
 
-.PHONY: up test soak fast lint bench bench-kb release-bundled lock setup clean
+.PHONY: up test soak fast lint bench bench-kb bench-train release-bundled lock setup clean
 
 up: $(READY)
 	@$(BIN)/python examples/seed.py "$(VADEMECUM_HOME)"
@@ -45,6 +45,10 @@ bench: $(READY)
 # Of the knowledge base, with nothing running: every figure of docs/benchmarks.md that is its own.
 bench-kb: $(READY)
 	$(BIN)/python -m bench.kb
+
+# Of the trainer, beside a plain TRL script (VADEMECUM_DATA holds the rows): about ten minutes.
+bench-train: $(READY)
+	$(BIN)/python -m bench.train
 
 # Makes the release that ships anew; needs the collections (VADEMECUM_DATA) and over an hour.
 BUNDLED := finetune/configs/bundled.yaml

@@ -144,7 +144,7 @@ def optimizer(facts: Facts) -> str | None:
     if heavy and not saving and facts.full_fits is False:
         return f"{run.optim} keeps eight bytes a trained parameter; adamw_bnb_8bit keeps two"
     if not heavy and saving:
-        return f"{run.optim} saves next to nothing here; adamw_torch is as good"
+        return f"{run.optim} saves next to nothing here; adamw_torch_fused is as good"
     return None
 
 

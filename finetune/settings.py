@@ -99,7 +99,7 @@ class TrainSettings(Section):
     lr_scheduler_type: str = "cosine"
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
-    optim: str = "adamw_torch"
+    optim: str = "adamw_torch_fused"
     bf16: bool | None = None
     """None: where the processor or GPU has it."""
     gradient_checkpointing: bool = False
