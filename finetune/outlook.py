@@ -37,7 +37,7 @@ class Outlook:
 
 
 def of(run: TrainSettings, shape: Shape, rows: Sequence[Sized], on: Machine) -> Outlook:
-    """`rows`: at least one, the longest first."""
+    """`rows`: at least one, in their order."""
 
     def weigh(batch: Batch) -> int:
         return estimate(shape, run, batch, on).total

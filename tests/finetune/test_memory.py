@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from finetune import device, head, lengths, models, outlook, shape
+from finetune.batches import LengthGrouped
 from finetune.lengths import Sized
 from finetune.memory import GB, MARGIN, Batch, Machine, activations, estimate
 from finetune.render import Renderer
@@ -182,16 +183,37 @@ def sizes(*tokens: int, trained: int = 1) -> list[Sized]:
 
 
 def test_the_heaviest_batch_is_the_longest_or_the_one_with_most_logits() -> None:
-    settings, known = run(per_device_train_batch_size=2), llama(1)
+    settings, known = run(per_device_train_batch_size=2, gradient_accumulation_steps=1), llama(1)
 
     def weigh(batch: Batch) -> int:
         return estimate(known, settings, batch, CPU).total
 
-    rows = sizes(500, 500, 200, 200, 10, 10)
-    assert lengths.heaviest(rows, settings, weigh)[0] == Batch(2, 500, 2, padded=False)
+    rows = sizes(10, 500, 200, 200, 10, 500)
+    assert lengths.heaviest(rows, settings, weigh)[0].length == 500
     plain = [*sizes(500, 500), *sizes(480, 470, trained=460), *sizes(10, 10)]
     batch, held = lengths.heaviest(plain, settings, weigh)
-    assert batch == Batch(2, 480, 920) and held == [one.row for one in plain[2:4]]
+    assert batch == Batch(2, 480, 920) and {r.origin for r in held} == {
+        one.row.origin for one in plain[2:4]
+    }
+
+
+def test_the_heaviest_batch_is_one_that_the_run_takes() -> None:
+    rows = sizes(*range(20, 820))
+    settings = run(per_device_train_batch_size=4, num_train_epochs=2)
+    order = LengthGrouped([one.tokens for one in rows], 16, settings.seed)
+    taken = set()
+    for order.epoch in range(2):
+        indices = list(order)
+        taken |= {frozenset(indices[n : n + 4]) for n in range(0, len(indices), 4)}
+    batch, held = lengths.heaviest(rows, settings, lambda batch: batch.tokens)
+    assert frozenset(int(r.origin.source.split(":")[1]) for r in held) in taken
+    assert batch.length == 819
+    few = settings.model_copy(update={"max_steps": 1})
+    order.epoch = 0
+    begun = {rows[i].row.origin for i in list(order)[:16]}
+    assert {r.origin for r in lengths.heaviest(rows, few, lambda batch: -batch.tokens)[1]} < begun
+    pairs = settings.model_copy(update={"stage": "dpo"})
+    assert lengths.heaviest(rows, pairs, lambda batch: 0)[1] == [one.row for one in rows[:-5:-1]]
 
 
 def test_packed_rows_make_sequences_as_long_as_may_be() -> None:
@@ -202,8 +224,8 @@ def test_packed_rows_make_sequences_as_long_as_may_be() -> None:
 
 
 def test_common_rows_are_where_half_of_the_tokens_are_longer() -> None:
-    rows = sizes(100, 100, 40, 40, 40, 40, 1, 1)
-    assert lengths.typical(rows, 2) == [one.row for one in rows[1:3]]
+    rows = sizes(1, 40, 40, 40, 40, 1, 100, 100)
+    assert lengths.typical(rows, 2) == [rows[7].row, rows[1].row]
     assert len(lengths.typical(rows, 8)) == len(lengths.typical(rows, 9)) == 8
 
 
