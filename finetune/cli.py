@@ -3,6 +3,8 @@
 Exit codes: 0 done, 1 failed, 2 the gate said no, 3 bad configuration or data.
 """
 
+import logging
+import os
 import sys
 
 import typer
@@ -20,7 +22,10 @@ cli = typer.Typer(
 
 @cli.callback()
 def _group() -> None:
-    """A group also while it has one command."""
+    """Said before any library is imported that would report to its makers, or would tell at every
+    start of a kernel that training does not use."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 cli_data.register(cli)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from finetune.cli_options import AsJson, Config, Sets
-from kb.errors import BadData, GateClosed
+from kb.errors import BadConfiguration, BadData, GateClosed
 
 Limit = Annotated[int | None, typer.Option(min=1, help="Items of each file at most.")]
 Adapter = Annotated[Path | None, typer.Option(help="Judge this folder, not the run's result.")]
@@ -22,6 +22,7 @@ def register(cli: typer.Typer) -> None:
     """Add this file's commands."""
     cli.command("eval")(evaluate)
     cli.command("doctor")(doctor)
+    cli.command("plan")(plan)
 
 
 def evaluate(
@@ -67,7 +68,7 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Show rows as they will be trained, and what would go wrong; exit 3 if it is serious."""
-    from finetune import base_model, showing
+    from finetune import base_model, device, showing
     from finetune.doctor import examine
     from finetune.inspection import HttpTokenize
     from finetune.settings import load
@@ -75,13 +76,38 @@ def doctor(
 
     settings = load(config, sets or ())
     model = base_model.known(settings, load_house().home, _say)
-    found = examine(settings, model, HttpTokenize(engine, engine_model) if engine else None)
+    tokenize = HttpTokenize(engine, engine_model) if engine else None
+    found = examine(settings, model, tokenize, device.machine(settings.bf16))
     if as_json:
         typer.echo(json.dumps(showing.document(found), ensure_ascii=False))
     else:
         typer.echo(showing.diagnosis(found, colours=sys.stdout.isatty()))
     if found.serious:
         raise BadData(f"{len(found.serious)} serious; the first: {found.serious[0].text}")
+
+
+def plan(
+    config: Config,
+    sets: Sets = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Run no steps: no time.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what the run should be, what it will take and how long; exit 3 if it cannot fit."""
+    from finetune import base_model, device, showing
+    from finetune import plan as planning
+    from finetune.settings import load
+    from kb.settings import load as load_house
+
+    settings, home = load(config, sets or ()), load_house().home
+    model = base_model.known(settings, home, _say)
+    measure = None if dry_run else planning.measuring(home, _say)
+    made = planning.plan(settings, model, device.machine(settings.bf16), measure)
+    if as_json:
+        typer.echo(json.dumps(showing.plan_document(made), ensure_ascii=False))
+    else:
+        typer.echo(showing.plan(made))
+    if made.too_little:
+        raise BadConfiguration(made.too_little)
 
 
 def _show(counts: dict[str, int], as_json: bool) -> None:

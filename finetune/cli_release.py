@@ -61,18 +61,21 @@ def promote(
     if dry_run:
         typer.echo(f"would promote {name}")
         return
-    _print(_server(url).promote(name, force=force), as_json)
+    with _server(url) as server:
+        _print(server.promote(name, force=force), as_json)
 
 
 def rollback(config: Any_ = None, url: Url = "", as_json: AsJson = False) -> None:
     """Serve again what was served before."""
-    _print(_server(url).rollback(), as_json)
+    with _server(url) as server:
+        _print(server.rollback(), as_json)
 
 
 def list_(config: Any_ = None, url: Url = "", as_json: AsJson = False) -> None:
     """Releases: of the folder, or with --url as the running server sees them."""
     if url:
-        _print(_server(url).list(), as_json)
+        with _server(url) as server:
+            _print(server.list(), as_json)
         return
     from kb import release as releases
     from kb.settings import load as load_house

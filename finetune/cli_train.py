@@ -1,8 +1,6 @@
 """`finetune train` and `finetune merge`."""
 
 import json
-import logging
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,10 +20,6 @@ def register(cli: typer.Typer) -> None:
 
 def train(config: Config, sets: Sets = None, as_json: AsJson = False) -> None:
     """Train as the configuration says; a run that was cut off goes on."""
-    # Said before transformers is imported: nothing here reports to anybody.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # It misses a kernel for inference that training does not use.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from transformers.utils.logging import disable_progress_bar  # heavy: not for `--help`
 
     from finetune import train as training

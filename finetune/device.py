@@ -6,8 +6,14 @@ Asks once, at the start of a run. Knows no model and no settings.
 import importlib.util
 import resource
 import sys
+from pathlib import Path
 
+import psutil
 import torch
+
+from finetune.memory import Machine
+
+_STATUS, _GROUP = Path("/proc/self/status"), Path("/sys/fs/cgroup")
 
 
 def has_bf16() -> bool:
@@ -35,8 +41,29 @@ def peak_mb() -> float:
     """Most memory that this process has held: on the GPU where there is one, else resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
+    if _STATUS.is_file():
+        # getrusage would also count what the process that started this one held.
+        said = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+        return int(said["VmHWM"].split()[0]) / 2**10
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def machine(bf16: bool | None = None) -> Machine:
+    """This one, with the memory that is free now; `bf16` as the configuration says."""
+    computes = has_bf16() if bf16 is None else bf16
+    if torch.cuda.is_available():
+        return Machine("cuda", torch.cuda.mem_get_info()[0], computes, name())
+    return Machine("cpu", min(psutil.virtual_memory().available, _allowed()), computes, name())
+
+
+def _allowed() -> int:
+    """What a container may still take (cgroup v2): its limit, less what it cannot give back."""
+    limit, held = _GROUP / "memory.max", _GROUP / "memory.stat"
+    if not limit.is_file() or (most := limit.read_text().strip()) == "max":
+        return sys.maxsize
+    stat = dict(line.split() for line in held.read_text().splitlines())
+    return int(most) - int(stat["anon"]) - int(stat.get("shmem", 0))
 
 
 def name() -> str:

@@ -9,10 +9,23 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from finetune import duplicates, inspection, noise, overlap, problems, rules, servable, trainset
+from finetune import (
+    duplicates,
+    inspection,
+    lengths,
+    noise,
+    outlook,
+    overlap,
+    problems,
+    rules,
+    servable,
+    trainset,
+)
 from finetune.facts import Facts, count
 from finetune.inspection import Segment, Tokenize
 from finetune.language import language
+from finetune.memory import MARGIN, Machine
+from finetune.outlook import Outlook
 from finetune.problems import Problem
 from finetune.render import Ledger, Rendered, Renderer
 from finetune.rows import Row
@@ -49,6 +62,8 @@ class Diagnosis:
     """(source, the row in segments)."""
     facts: Facts
     ledger: Ledger
+    outlook: Outlook | None = None
+    """What the run needs of a machine; None where none was named, or no row could be rendered."""
 
     @property
     def serious(self) -> list[Problem]:
@@ -65,15 +80,21 @@ class _Rendering:
     broken: list[str] = field(default_factory=list)
 
 
-def examine(settings: TrainSettings, model: Model, tokenize: Tokenize | None = None) -> Diagnosis:
-    """Look at a run's rows, its model and its configuration. Raises BadData for rows that cannot
-    be read, EngineDown if `tokenize` does not answer."""
+def examine(
+    settings: TrainSettings,
+    model: Model,
+    tokenize: Tokenize | None = None,
+    on: Machine | None = None,
+) -> Diagnosis:
+    """Look at a run's rows, its model and its configuration, and at the memory of the machine that
+    it is to run `on`. Raises BadData for rows that cannot be read, EngineDown if `tokenize` does
+    not answer."""
     rows = trainset.load(settings)
     found = [*servable.settings(settings)]
     if model.adapter is not None:
         tokens, vocabulary = len(model.tokenizer), model.shape.vocabulary
         found += servable.adapter(model.adapter, tokens=tokens, vocabulary=vocabulary)
-    made = _Rendering()
+    made, seen = _Rendering(), None
     try:
         renderer = Renderer(model.tokenizer, chat=any(row.messages for row in rows.train))
     except BadConfiguration as error:
@@ -86,14 +107,18 @@ def examine(settings: TrainSettings, model: Model, tokenize: Tokenize | None = N
         if tokenize:
             asked = [row for row in made.rows if row.messages][:ASKED]
             found += inspection.engine(asked, renderer, tokenize)
-    facts = _facts(settings, rows.train, model)
+        if on is not None and made.rows:
+            sized = lengths.sized(made.rows, made.rendered, renderer, settings)
+            seen = outlook.of(settings, model.shape, sized, on)
+            found += _memory(settings, model.shape, seen)
+    facts = _facts(settings, rows.train, model, seen)
     found += _leaks(settings, rows)
     found += problems.of_rules(rules.findings(facts))
     shown = tuple(
         (row.origin.source, tuple(inspection.segments(one, renderer)))
         for row, one in zip(made.rows[:SHOWN], made.rendered, strict=False)
     )
-    return Diagnosis(tuple(found), shown, facts, made.ledger)
+    return Diagnosis(tuple(found), shown, facts, made.ledger, seen)
 
 
 def _render(rows: Sequence[Row], renderer: Renderer, most: int) -> _Rendering:
@@ -132,6 +157,21 @@ def _lengths(
         yield Problem("serious", "length", text)
 
 
+def _memory(settings: TrainSettings, shape: Shape, seen: Outlook) -> Iterator[Problem]:
+    need, have = seen.run.total, seen.machine.available
+    if not seen.enough:
+        yield Problem("serious", "memory", outlook.too_little(settings, shape, seen))
+        return
+    text = (
+        f"batches of {seen.batch.rows} x {seen.batch.length} tokens need about {outlook.gb(need)},"
+        f" {outlook.gb(have)} are free"
+    )
+    if need * MARGIN > have:
+        yield Problem("warning", "memory", f"{text}, and the estimate may be off by 15%")
+    else:
+        yield Problem("note", "memory", text)
+
+
 def _leaks(settings: TrainSettings, rows: trainset.TrainSet) -> Iterator[Problem]:
     """Rows that hold what the model will be judged on, or stopped by."""
     judged = settings.eval
@@ -149,7 +189,9 @@ def _leaks(settings: TrainSettings, rows: trainset.TrainSet) -> Iterator[Problem
         yield Problem("warning", "overlap", text)
 
 
-def _facts(settings: TrainSettings, rows: Sequence[Row], model: Model) -> Facts:
+def _facts(
+    settings: TrainSettings, rows: Sequence[Row], model: Model, seen: Outlook | None
+) -> Facts:
     known = [row.model_copy(update={"language": row.language or _spoken(row)}) for row in rows]
     reasons = [_noise(row) for row in rows]
     return Facts(
@@ -157,6 +199,8 @@ def _facts(settings: TrainSettings, rows: Sequence[Row], model: Model) -> Facts:
         count(known),
         parameters=model.shape.parameters,
         languages=model.languages,
+        full_fits=seen.fits("full") if seen else None,
+        lora_fits=seen.fits("lora") if seen else None,
         noisy=sum(bool(r) and r not in UNLIKE for r in reasons),
         duplicates=len(duplicates.exact(rows)),
         unlike=sum(r in UNLIKE for r in reasons),

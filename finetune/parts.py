@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.data import SequentialSampler
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from finetune.checkpoints import WholeCheckpoints
@@ -36,6 +37,13 @@ class Run(WholeCheckpoints):
     """What every stage's trainer has: whole checkpoints, tokens counted, no model cards."""
 
     pad = 0
+    in_order = False
+    """Rows are taken as they come: for a run that only measures."""
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        if self.in_order:
+            return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
+        return super()._get_train_sampler(*args, **kwargs)
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         if isinstance(inputs, Mapping) and "input_ids" in inputs:

@@ -16,7 +16,6 @@ from finetune import trainset
 from finetune.arguments import arguments
 from finetune.parts import Parts, Ready, Run
 from finetune.render import IGNORED, Ledger, Rendered
-from finetune.rows import Message, Row
 from kb.errors import BadData
 
 
@@ -89,7 +88,7 @@ def pairs(parts: Parts) -> tuple[list[list[Pair]], Ledger]:
         better, mine = trainset.tokens(some, parts.renderer, parts.settings)
         if not every:
             ledger = mine
-        worse, _ = trainset.tokens([rejected(row) for row in some], parts.renderer, parts.settings)
+        worse, _ = trainset.tokens([row.worse for row in some], parts.renderer, parts.settings)
         if len(better) != len(some) or len(worse) != len(some):
             raise BadData(
                 f"a row is longer than cutoff_len; stage {parts.settings.stage} leaves none out:"
@@ -97,12 +96,6 @@ def pairs(parts: Parts) -> tuple[list[list[Pair]], Ledger]:
             )
         every.append([pair(*both) for both in zip(better, worse, strict=True)])
     return every, ledger
-
-
-def rejected(row: Row) -> Row:
-    """The same conversation with the worse last answer."""
-    worse = Message(role="assistant", content=row.rejected or "")
-    return row.model_copy(update={"messages": (*row.prompt, worse)})
 
 
 def pair(better: Rendered, worse: Rendered) -> Pair:

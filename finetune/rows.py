@@ -85,6 +85,12 @@ class Row(Section):
         """The last answer; empty for a row of plain text."""
         return self.messages[-1].content if self.messages else ""
 
+    @property
+    def worse(self) -> "Row":
+        """The same conversation with the rejected last answer."""
+        last = Message(role="assistant", content=self.rejected or "")
+        return self.model_copy(update={"messages": (*self.prompt, last)})
+
 
 def _check_order(messages: tuple[Message, ...]) -> None:
     turns = messages[1:] if messages[0].role == "system" else messages

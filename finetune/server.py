@@ -1,6 +1,6 @@
 """The running server's /admin/releases, as any client with an admin key sees it."""
 
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -20,7 +20,7 @@ class ServerDown(Transient):
 
 
 class Releases:
-    """List, promote, roll back. Raises Refused and ServerDown."""
+    """List, promote, roll back; close it, or use it in `with`. Raises Refused and ServerDown."""
 
     def __init__(
         self, url: str = URL, key: str = "", transport: httpx.BaseTransport | None = None
@@ -33,6 +33,16 @@ class Releases:
             trust_env=False,
             transport=transport,
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()
 
     def list(self) -> dict[str, Any]:
         return self._ask("GET", "/admin/releases")

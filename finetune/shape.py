@@ -30,6 +30,26 @@ class Shape:
     most_tokens: int
     """Positions that the model knows; 0 if it does not say."""
 
+    @property
+    def attention(self) -> int:
+        """Width of all query heads: not `hidden` in models that choose the size of a head."""
+        return self._linear("o_proj", 0) or self.hidden
+
+    @property
+    def keyed(self) -> int:
+        """Width of all key heads; the value heads' is the same."""
+        return self._linear("k_proj", 1) or self.attention * self.keys // self.heads
+
+    @property
+    def largest(self) -> int:
+        """Parameters of the largest matrix."""
+        return max([self.vocabulary * self.hidden, *(a * b for a, b in self.linear)])
+
+    def _linear(self, name: str, side: int) -> int:
+        """Inputs (0) or outputs (1) of the first layer of this name; 0 where there is none."""
+        found = (sides for n, sides in zip(self.names, self.linear, strict=True) if n == name)
+        return next((sides[side] for sides in found), 0)
+
     def adapter(self, rank: int, target: str = "all") -> int:
         """Parameters of a LoRA adapter on `all` linear layers, or on names separated by commas."""
         wanted = None if target == "all" else {name.strip() for name in target.split(",")}

@@ -25,7 +25,8 @@ class Supervised(Run):
         self._held_out_tokens = 1.0
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
-        return self._order or super()._get_train_sampler(*args, **kwargs)
+        ours = None if self.in_order else self._order
+        return ours or super()._get_train_sampler(*args, **kwargs)
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
         """The mean over all trained tokens, whatever the batches: transformers averages batches, so

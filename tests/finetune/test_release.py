@@ -198,6 +198,19 @@ def test_the_server_is_asked_as_its_interface_says() -> None:
     ]
 
 
+def test_the_connection_is_closed_with_it() -> None:
+    closed = []
+
+    class Told(httpx.MockTransport):
+        def close(self) -> None:
+            closed.append(True)
+
+    with Releases("http://s", transport=Told(lambda request: httpx.Response(200, json={}))) as one:
+        one.list()
+        assert not closed
+    assert closed
+
+
 @pytest.mark.parametrize(
     ("reply", "said"),
     [
