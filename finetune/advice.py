@@ -170,7 +170,7 @@ def optimizer(facts: Facts, seen: Outlook) -> Advice:
         why = f"Adam's state takes {gb(trained)}; with 8 bits a quarter of it"
         return _line("optimizer", "adamw_bnb_8bit", why, "optimizer", run.optim)
     why = f"its state takes {gb(trained)}"
-    return _line("optimizer", "adamw_torch", why, "optimizer", run.optim)
+    return _line("optimizer", "adamw_torch_fused", why, "optimizer", run.optim)
 
 
 def judging(facts: Facts, seen: Outlook) -> Advice:

@@ -130,7 +130,7 @@ def test_preferences_come_after_answers() -> None:
 
 def test_full_tuning_that_is_too_large_is_told_of_smaller_state() -> None:
     tight = advised(1, 14, finetuning_type="full")["optimizer"]
-    assert tight.value == "adamw_bnb_8bit" and tight.configured == "adamw_torch"
+    assert tight.value == "adamw_bnb_8bit" and tight.configured == "adamw_torch_fused"
     assert advised(1, 80, finetuning_type="full")["optimizer"].configured is None
 
 
