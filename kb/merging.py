@@ -46,9 +46,14 @@ def is_merged(home: Path, manifest: Manifest) -> bool:
 def forget(home: Path, keep: set[str]) -> None:
     """Remove merged weights of all releases but `keep`; they can be made again."""
     for marker in (home / "models").glob(f"{_PREFIX}*/{MARKER}"):
-        if marker.parent.name.removeprefix(_PREFIX) not in keep:
+        place = marker.parent
+        if place.name.removeprefix(_PREFIX) in keep:
+            continue
+        if place.is_symlink():  # what it leads to is somebody's
+            place.unlink()
+        else:
             marker.unlink()  # first, so that half a folder never looks whole
-            shutil.rmtree(marker.parent)
+            shutil.rmtree(place)
 
 
 def merge(home: Path, manifest: Manifest, base: str) -> Path:

@@ -297,8 +297,9 @@ def test_events_that_the_kernel_drops_are_made_good_by_a_sweep(
         eventually(lambda: sorted(states(kb).values()) == ["completed"] * 2)
         reads.clear()
         time.sleep(0.1)
-        # Two files in turn, as the kernel folds like events that follow each other.
-        for _ in range(most // 2 + 200):
+        # Two files in turn, as the kernel folds like events that follow each other; twice as many
+        # as it keeps, as one last read may be under way, and take as many as its buffer holds.
+        for _ in range(most):
             for name in ("gone.md", "other.md"):
                 os.close(os.open(home.docs / name, os.O_WRONLY))
         gone.unlink()

@@ -96,6 +96,16 @@ def test_what_is_no_longer_served_can_be_forgotten(tmp_path: Path, base: Path) -
     assert [left.name for left in (tmp_path / "models").iterdir()] == ["release-mine"]
 
 
+def test_weights_that_lie_elsewhere_are_let_go_and_left_there(tmp_path: Path, base: Path) -> None:
+    one = tune(tmp_path, base)
+    place = merging.merge(tmp_path, one, str(base))
+    elsewhere = place.rename(tmp_path / "elsewhere")
+    place.symlink_to(elsewhere)
+    assert merging.is_merged(tmp_path, one)
+    merging.forget(tmp_path, {"base"})
+    assert not place.is_symlink() and (elsewhere / merging.MARKER).is_file()
+
+
 def test_the_child_merges_and_says_why_it_cannot(tmp_path: Path, base: Path) -> None:
     tune(tmp_path, base)
     command = [sys.executable, "-m", "kb.merging", str(tmp_path), "r1", str(base)]
