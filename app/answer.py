@@ -73,19 +73,20 @@ class Answerer:
         earlier = [m["content"] for m in asked.history if m["role"] == "user"]
         query = standalone(asked.question, earlier)
         found, generations = await run_in_threadpool(_retrieve, query, asked, stores)
-        likely = chance(found)
+        likely = chance(query, found)
         told = _Told(query, found, generations, self._engine.model, likely)
-        language = "zh" if is_chinese(asked.question) else "en"
+        language = _language(asked.question)
+        languages = {language, *(_language(hit.chunk.text) for hit in found.hits[:1])}
         excerpts = prompt.excerpts(query, found.hits, self._profile.context_tokens)
         messages = prompt.messages(asked.question, excerpts, asked.history)
-        if likely < self._profile.least_chance(language):
+        if likely < self._profile.least_chance(languages):
             yield Text(prompt.REFUSAL[language])
             yield Finished("stop", NOTHING_USED, told.knowledge(refused=True), messages)
             return
         used = {excerpt.number for excerpt in excerpts}
         told.set_aside = [n for n in range(1, len(found.hits) + 1) if n not in used]
 
-        if not self._profile.speaks(language):
+        if not self._profile.speaks(languages):
             for piece in quoted(query, found.hits, ALONE):
                 yield told.note(_event(piece))
             yield Finished("stop", NOTHING_USED, told.knowledge(), messages)
@@ -178,6 +179,10 @@ def _retrieve(
     ]
     generations = {s.id: f.generation for s, f in zip(stores, founds, strict=True)}
     return merge(founds, asked.top_k), generations
+
+
+def _language(text: str) -> str:
+    return "zh" if is_chinese(text) else "en"
 
 
 def _event(piece: Piece) -> Event:

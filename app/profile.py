@@ -1,5 +1,6 @@
 """What suits a model: how questions are put to it. Knows settings and manifests, no engine."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 from app.settings import AppSettings, EngineSettings
@@ -45,10 +46,11 @@ class Profile:
             refuses=release is not None,
         )
 
-    def least_chance(self, language: str) -> float:
+    def least_chance(self, languages: Set[str]) -> float:
         """Below this chance of an answer a question is refused at once. What a release asks for
         counts on a model that refuses by itself, so only where the model is asked."""
-        return self.evidence if self.speaks(language) else self.unspoken
+        return self.evidence if self.speaks(languages) else self.unspoken
 
-    def speaks(self, language: str) -> bool:
-        return not self.languages or language in self.languages
+    def speaks(self, languages: Set[str]) -> bool:
+        """Whether it knows all of these: those of question and best passage."""
+        return not self.languages or languages <= set(self.languages)

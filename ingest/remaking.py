@@ -129,6 +129,7 @@ class _Gone:
     """An embedder that gives no vectors, so that nobody else's take their place."""
 
     dimensions = 0
+    languages = None
 
     def __init__(self, name: str, why: str) -> None:
         self.name = name

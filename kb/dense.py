@@ -14,6 +14,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from kb.languages import Balance, Languages
 from kb.records import Changes
 
 Vector = npt.NDArray[np.float32]
@@ -43,10 +44,15 @@ class DenseIndex:
     _alive: npt.NDArray[np.bool_]
     _dead: int
     _copy: "_GpuCopy"
+    balance: Balance | None
+    """Of the passages' languages, where the embedder tells them apart."""
 
-    def __init__(self, dimensions: int, exact: int = EXACT) -> None:
+    def __init__(
+        self, dimensions: int, exact: int = EXACT, languages: Languages | None = None
+    ) -> None:
         self.dimensions = dimensions
         self._exact = exact
+        self._languages = languages
         self._generation = 0
         self._forget()
 
@@ -62,6 +68,8 @@ class DenseIndex:
         self._flat.add_sa_codes(codes)
         self._ids = np.concatenate([self._ids, ids])
         self._alive = np.concatenate([self._alive, np.ones(len(ids), np.bool_)])
+        if self.balance is not None:
+            self.balance.add(_vectors_of(codes))
         if self._sketches is not None:
             self._sketches.add(_vectors_of(codes))
         self._copy.drop()
@@ -76,7 +84,10 @@ class DenseIndex:
             self._forget()
         if changes.removed:
             rows = self._rows(changes.removed)
-            self._alive[rows[rows >= 0]] = False
+            rows = rows[rows >= 0]
+            self._alive[rows] = False
+            if self.balance is not None:
+                self.balance.remove(self._vectors(rows))
             self._clear_away()
         if changes.added:
             ids = np.asarray([entry.id for entry in changes.added], np.int64)
@@ -94,8 +105,8 @@ class DenseIndex:
         return list(zip(ids.tolist(), scores[living][:k].tolist(), strict=True))
 
     def cosines(self, query: Vector, ids: Sequence[int]) -> dict[int, float]:
-        """The cosine of given chunks, for those that only the lexical half found. One that is not
-        held, since it is not caught up yet, is left out."""
+        """The inner product of given chunks with a vector of any length, for those that only the
+        lexical half found. One that is not held, since it is not caught up yet, is left out."""
         rows = self._rows(ids)
         rows = rows[rows >= 0]
         if not len(rows):
@@ -114,6 +125,7 @@ class DenseIndex:
         self._alive = np.zeros(0, np.bool_)
         self._dead = 0
         self._copy = _GpuCopy()
+        self.balance = Balance(self._languages) if self._languages else None
 
     def _rows(self, ids: Sequence[int]) -> Ids:
         """The row of each id, -1 where none lives."""

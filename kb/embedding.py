@@ -10,6 +10,7 @@ import logging
 import re
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kb.errors import EmbedderDown, ModelBroken
+from kb.languages import Languages, measured
 from kb.models import locate
 from kb.settings import KbSettings
 from kb.words import words
@@ -42,6 +44,11 @@ class Embedder(Protocol):
     def queries(self, texts: Sequence[str]) -> Vectors: ...
 
     def passages(self, texts: Sequence[str]) -> Vectors: ...
+
+    @property
+    def languages(self) -> Languages | None:
+        """What a language adds to its vectors, None where that is nothing. Raises EmbedderDown."""
+        ...
 
 
 def open_embedder(settings: KbSettings, home: Path) -> Embedder:
@@ -104,6 +111,10 @@ class LocalEmbedder:
     @property
     def dimensions(self) -> int:
         return self._dimensions
+
+    @cached_property
+    def languages(self) -> Languages | None:
+        return measured(self)
 
     def queries(self, texts: Sequence[str]) -> Vectors:
         return self._encode(texts, "query")
@@ -178,6 +189,10 @@ class RemoteEmbedder:
     def dimensions(self) -> int:
         return self._dimensions
 
+    @cached_property
+    def languages(self) -> Languages | None:
+        return measured(self)
+
     def queries(self, texts: Sequence[str]) -> Vectors:
         return self._post([self._prompts[0] + t for t in texts])
 
@@ -218,6 +233,10 @@ class FakeEmbedder:
     @property
     def dimensions(self) -> int:
         return self._dimensions
+
+    @property
+    def languages(self) -> Languages | None:
+        return None
 
     def queries(self, texts: Sequence[str]) -> Vectors:
         return self.passages(texts)

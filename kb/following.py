@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from kb.dense import EXACT, DenseIndex, as_codes
 from kb.embedders import Named
 from kb.embedding import Embedder
 from kb.errors import EmbedderDown, ModelBroken, ModelNotFound, NotYet, StoreBroken
 from kb.feed import Feed
+from kb.languages import Comparison, Way
 from kb.layout import lexical_of
 from kb.lexical import LexicalIndex
 from kb.records import Changes
@@ -41,6 +43,13 @@ class Following:
         self.dense = self._filled()
         self._place = lexical_of(store)
         self.lexical = LexicalIndex(self._place)
+
+    def beside(self, vector: npt.NDArray[np.float32], *, chinese: bool) -> Comparison:
+        """A question's vector beside all passages."""
+        balance = self.dense.balance
+        if balance is None:
+            return Comparison(self.dense, [Way(chinese, vector)], None)
+        return Comparison(self.dense, balance.ways(vector, chinese), balance.languages)
 
     def catch_up(self, at_least: int = 0) -> int:
         """Bring both indexes to the store's generation and return it.
@@ -79,7 +88,7 @@ class Following:
                 self.embedder = self._others(name)
             except (ModelNotFound, ModelBroken, EmbedderDown) as error:
                 raise StoreBroken(f"{what}, and has to be made anew: {error}") from error
-        index = DenseIndex(self.embedder.dimensions, EXACT)
+        index = DenseIndex(self.embedder.dimensions, EXACT, self.embedder.languages)
         for ids, vectors in Feed(self._store).vectors(generation, _SLICE):
             index.add(np.asarray(ids, np.int64), as_codes(vectors))
         index.filled_to(generation)

@@ -5,7 +5,7 @@ Here the words speak as loudly as the best passage holds of what was asked, and 
 the rest (docs/decisions/011-hybrid-quality.md).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 _MOST = 2.2
 """BM25 gives a word at most k1 + 1 times its rarity; k1 is 1.2."""
@@ -13,6 +13,8 @@ _MOST = 2.2
 
 _NEXT = 5
 """How many passages the words have to tell apart before they are believed."""
+_ABOVE = 3
+"""How many passages of the question's language stand above, by their words, what is in another."""
 _LOOKUP = 0.6
 """The share of the cosines' weight where the question names an article."""
 
@@ -22,6 +24,7 @@ def fuse(
     lexical: Mapping[int, float],
     rarity: Mapping[str, float],
     dense_weight: float,
+    apart: Collection[int] = (),
 ) -> dict[int, float]:
     """A score for every candidate of `cosines`; the best cosine without a word in common has 0.
 
@@ -31,12 +34,17 @@ def fuse(
     BM25 is scaled to the most that the question could reach, not to its best: else a question in
     another language, of which one common word is found, would be decided by that word.
     Differences of cosines keep their meaning across questions.
+
+    `apart` are candidates in another language than the question: that they share no word with it
+    says nothing against them, so each counts as the third best of the others does.
     """
     ideal = _MOST * sum(rarity.values()) or 1.0
     nearest = max(cosines.values(), default=0.0)
     weight = dense_weight * _share(lexical.values(), ideal, is_lookup(rarity))
+    others = sorted((s for i, s in lexical.items() if i not in apart), reverse=True)[:_ABOVE]
+    least = dict.fromkeys(apart, others[-1]) if others else {}
     return {
-        i: lexical.get(i, 0.0) / ideal + weight * (cosine - nearest)
+        i: max(lexical.get(i, 0.0), least.get(i, 0.0)) / ideal + weight * (cosine - nearest)
         for i, cosine in cosines.items()
     }
 

@@ -59,9 +59,10 @@ class Chunk:
 class Hit:
     """A passage found for a query.
 
-    `cosine` is the dense half's score; `lexical` the BM25 score, 0.0 where the lexical half did not
-    list it; `coverage` the share of the query's content words that the passage (with its title
-    and heading) holds, each word weighed by its rarity in the knowledge base.
+    `cosine` is the dense half's score: the cosine of query and passage, or what it would be if
+    they were of one language (`kb.languages`); `lexical` the BM25 score, 0.0 where the lexical half
+    did not list it; `coverage` the share of the query's content words that the passage (with its
+    title and heading) holds, each word weighed by its rarity in the knowledge base.
     """
 
     chunk: Chunk

@@ -23,7 +23,7 @@ from kb.ledger import Ledger
 from kb.records import Found, Hit, shown_name
 from kb.settings import KbSettings
 from kb.store import Row, Store, chunk_of, context
-from kb.words import content_words, words
+from kb.words import content_words, is_chinese, words
 
 Mode = Literal["hybrid", "dense", "lexical"]
 _TRIES = 3  # searches of one question while a writer keeps committing
@@ -123,13 +123,14 @@ class KnowledgeBase:
         with at.lock:
             if embedder is not at.embedder:
                 return None
-            dense = dict(at.dense.search(vector, n)) if mode != "lexical" else {}
+            beside = at.beside(vector, chinese=is_chinese(question))
+            dense = beside.nearest(n) if mode != "lexical" else {}
             lexical = dict(at.lexical.search(asked, n)) if mode != "dense" else {}
-            missing = [i for i in lexical if i not in dense]
-            cosines = dense | at.dense.cosines(vector, missing)
+            cosines = dense | beside.of([i for i in lexical if i not in dense])
             rarity = at.lexical.rarity(asked)
         if mode == "hybrid":
-            scores = fuse(cosines, lexical, rarity, self._settings.dense_weight)
+            weight = self._settings.dense_weight
+            scores = fuse(cosines, lexical, rarity, weight, beside.apart)
         else:
             scores = cosines if mode == "dense" else lexical
         ranked = sorted(scores, key=lambda i: -scores[i])

@@ -190,8 +190,17 @@ def test_a_release_that_refuses_by_itself_does_not_lower_the_bar_where_it_does_n
     profile = Profile.of(
         EngineSettings(), AppSettings(), Serving(evidence=0.02, context_tokens=160, quotes=0)
     )
-    assert profile.least_chance("en") == 0.02
-    assert profile.least_chance("zh") == Profile.of(EngineSettings(), AppSettings()).evidence
+    bar = Profile.of(EngineSettings(), AppSettings()).evidence
+    assert profile.least_chance({"en"}) == 0.02
+    assert profile.least_chance({"zh"}) == profile.least_chance({"en", "zh"}) == bar
+
+
+def test_a_model_is_not_asked_about_a_passage_in_a_language_it_does_not_know(
+    store: KnowledgeBase,
+) -> None:
+    engine = FakeEngine("I cannot read this.")
+    told = tell(store, engine, "Which day is 药房 休息?", profile=Profile(("en",), 200, 2))
+    assert engine.asked == [] and told.citations
 
 
 @pytest.mark.parametrize("ending", ["", " \n"])
