@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.citations import Piece
 from app.engine import Delta, Engine, Message
-from app.evidence import SURE, chance
+from app.evidence import SURE, strongest
 from app.profile import Profile
 from app.reply import ALONE, Reply, quoted
 from app.rewrite import standalone
@@ -73,10 +73,10 @@ class Answerer:
         earlier = [m["content"] for m in asked.history if m["role"] == "user"]
         query = standalone(asked.question, earlier)
         found, generations = await run_in_threadpool(_retrieve, query, asked, stores)
-        likely = chance(query, found)
+        likely, best = strongest(query, found)
         told = _Told(query, found, generations, self._engine.model, likely)
         language = _language(asked.question)
-        languages = {language, *(_language(hit.chunk.text) for hit in found.hits[:1])}
+        languages = {language, _language(best.chunk.text if best else asked.question)}
         excerpts = prompt.excerpts(query, found.hits, self._profile.context_tokens)
         messages = prompt.messages(asked.question, excerpts, asked.history)
         if likely < self._profile.least_chance(languages):

@@ -15,6 +15,7 @@ import os
 import random
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def twice(kb: KnowledgeBase, query: Query) -> list[Case]:
     """The search as it is, and as it would be without the relevant passages."""
     whole = kb.search(query.text, 40)
     rest: tuple[Hit, ...] = tuple(h for h in whole.hits if h.filename not in query.relevance)
-    without = Found(rest, 0, (), whole.background)
+    without = replace(whole, hits=rest)
     return [(query.text, whole, True), (query.text, without, False)]
 
 
@@ -88,7 +89,7 @@ def fit(cases: Sequence[Case]) -> dict[str, float]:
     return {name: round(float(value), 2) for name, value in zip(names, values, strict=True)}
 
 
-def refused(cases: Sequence[Case], threshold: float) -> float | None:
+def refused(cases: Sequence[Case], threshold: float = 0.15) -> float | None:
     """The share that is; None without cases."""
     low = [chance(question, found) < threshold for question, found, _ in cases]
     return round(float(np.mean(low)), 3) if low else None

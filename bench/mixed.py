@@ -3,21 +3,25 @@
     python -m bench.mixed [--json]
 
 Half of xquad's paragraphs in English and the other half in Chinese make one knowledge base; it is
-asked every question in both languages, with and without what `kb.languages` does. VADEMECUM_DATA
-names the folder of collections.
+asked every question in both languages, with and without what `kb.languages` does. Then what is
+refused (of 150 questions each): with the passage that answers, and without it. VADEMECUM_DATA names
+the folder of collections.
 """
 
 import hashlib
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from app.eval_retrieval import evaluate
+from bench.evidence import refused, twice
 from bench.server import parser, show
 from kb.collection import Collection, Passage, Query, read
 from kb.collection_kb import build
 from kb.embedding import Embedder, open_embedder
+from kb.search import KnowledgeBase
 from kb.settings import KbSettings, load
 
 LANGUAGES = ("en", "zh")
@@ -72,6 +76,12 @@ def main() -> None:
             for mode in ("hybrid", "dense"):
                 for metric in ("ndcg@10", "recall@10"):
                     row[f"{mode} {metric}, {name}"] = modes[mode][metric]
+            kb = KnowledgeBase(folder, embedder, settings)
+            few = random.Random(0).sample(collection.queries, 150)
+            cases = [case for query in few for case in twice(kb, query)]
+            kb.close()
+            for said, answerable in (("wrongly refused", True), ("refused", False)):
+                row[f"{said}, {name}"] = refused([c for c in cases if c[2] is answerable])
         rows.append(row)
     show(rows, {"rows": rows}, options.json)
 

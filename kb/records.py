@@ -82,13 +82,15 @@ class Found:
     """The answer of a search: hits, best first, and the generation they were read at.
 
     `keywords` are the query's content words, rarest first; `background` the mean cosine of
-    candidates that are related but far from best (ranks 21 to 40), None where there are fewer.
+    candidates that are related but far from best (ranks 21 to 40), None where there are fewer;
+    `apart` the same of those in another language than the query, where there are some in its own.
     """
 
     hits: tuple[Hit, ...]
     generation: int
     keywords: tuple[str, ...] = ()
     background: float | None = None
+    apart: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,10 @@ class KnowledgeBase:
             for i, row in alive
         )
         keywords = tuple(sorted(rarity, key=lambda word: -rarity[word]))
-        return Found(hits, generation, keywords, _background(ranked, cosines))
+        apart = [i for i in ranked if i in beside.apart]
+        near = [i for i in ranked if i not in beside.apart] if apart else ranked
+        backgrounds = _background(near, cosines), _background(apart, cosines)
+        return Found(hits, generation, keywords, *backgrounds)
 
     def _alive(self, ranked: Sequence[int], k: int) -> list[tuple[int, Row]]:
         """The first `k` of the ranked chunks that are alive, asking SQLite for a few at a time."""
@@ -162,12 +165,12 @@ def merge(founds: Sequence[Found], k: int) -> Found:
         return founds[0]
     hits = sorted((h for f in founds for h in f.hits), key=lambda h: -(h.cosine + 0.1 * h.coverage))
     keywords = dict.fromkeys(word for f in founds for word in f.keywords)
-    known = [f.background for f in founds if f.background is not None]
     return Found(
         tuple(hits[:k]),
         max((f.generation for f in founds), default=0),
         tuple(keywords),
-        max(known, default=None),
+        max((f.background for f in founds if f.background is not None), default=None),
+        max((f.apart for f in founds if f.apart is not None), default=None),
     )
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.evidence import chance
+from app.evidence import chance, strongest
 from kb.records import Chunk, Found, Hit
 
 ENGLISH, CHINESE = "How much aspirin does a child take?", "儿童吃多少阿司匹林？"
@@ -46,5 +46,21 @@ def test_without_hits_there_is_no_chance() -> None:
 def test_across_languages_an_answer_needs_no_common_word_and_has_to_stand_out(
     question: str, text: str
 ) -> None:
-    assert chance(question, found(0.86, 0.0, 0.79, text)) > 0.15
+    assert chance(question, found(0.88, 0.0, 0.79, text)) > 0.15
     assert chance(question, found(0.82, 0.0, 0.79, text)) < 0.15
+
+
+def test_a_hit_in_the_questions_own_language_counts_though_another_stands_before_it() -> None:
+    (other,) = found(0.85, 0.0, 0.80, "儿童一次半片。").hits
+    (own,) = found(0.85, 0.8, 0.80, "A child takes half a tablet.").hits
+    both = Found((other, own), 1, (), 0.80)
+    assert strongest(ENGLISH, both) == (chance(ENGLISH, Found((own,), 1, (), 0.80)), own)
+    assert strongest(ENGLISH, Found((other,), 1, (), 0.80))[1] is other
+
+
+def test_each_language_stands_out_from_a_background_of_its_own() -> None:
+    (other,) = found(0.88, 0.0, text="儿童一次半片。").hits
+    (own,) = found(0.88, 0.5).hits
+    for hit in (other, own):
+        near, far = Found((hit,), 1, (), 0.80, 0.86), Found((hit,), 1, (), 0.86, 0.80)
+        assert (chance(ENGLISH, near) > chance(ENGLISH, far)) is (hit is own)
