@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from kb.catalog import Listed
 from kb.errors import StoreBroken, StoreDown
 from kb.feed import Feed
-from kb.layout import DATABASE, lexical_of
+from kb.layout import lexical_of
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
-from kb.locks import WRITER, exclusive
 from kb.rebuild import clear, renew
 from kb.store import Store
+from kb.writing import opened
 
 log = logging.getLogger(__name__)
 
@@ -42,18 +42,14 @@ class Writer:
 
 @contextmanager
 def open_writer(listed: Listed, clock: Callable[[], float]) -> Iterator[Writer]:
-    """Open for writing. Raises WriterBusy, StoreBroken, StoreDown."""
-    with exclusive(listed.folder / WRITER, f"knowledge base {listed.name}"):
-        store = Store(listed.folder / DATABASE)
+    """Open for writing. Raises WriterBusy, StoreBroken, StoreDown, UnknownKnowledgeBase."""
+    with opened(listed, f"knowledge base {listed.name}") as store:
+        clear(store)
+        lexical = _open_lexical(store)
         try:
-            clear(store)
-            lexical = _open_lexical(store)
-            try:
-                yield Writer(store, Ledger(store, clock), lexical)
-            finally:
-                lexical.close()
+            yield Writer(store, Ledger(store, clock), lexical)
         finally:
-            store.close()
+            lexical.close()
 
 
 def _open_lexical(store: Store) -> LexicalIndex:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kb.chunking import VERSION as CHUNKER
 from kb.errors import AlreadyExists, BadData, StoreBroken, StoreDown, UnknownKnowledgeBase
-from kb.layout import DATABASE
+from kb.layout import DATABASE, lexical_at
 from kb.ledger import Ledger
 from kb.locks import CATALOG, held
 from kb.settings import nearest
@@ -101,6 +101,7 @@ class Catalog:
         store = Store(fresh / DATABASE)
         with store.transaction():
             store.set_meta("id", f"vs_{secrets.token_hex(12)}")
+            store.set_meta("lexical", lexical_at(store, 0).name)
             store.set_meta("created_at", str(created_at))
             store.set_meta("embedder", embedder)
             store.set_meta("chunker", str(CHUNKER))
