@@ -79,7 +79,7 @@ class Vademecum:
 
     def __init__(self, folder: Path, embedder: Embedder, settings: KbSettings, look: Lookup):
         self._look = look
-        self._store = Store(folder / DATABASE)
+        self._store = Store(folder / DATABASE, create=True)
         for key, value in {"id": "vs_peers", "embedder": embedder.name}.items():
             self._store.set_meta(key, value)
         self._ledger = Ledger(self._store)

@@ -98,7 +98,7 @@ class Catalog:
     ) -> None:
         fresh = self._root / f".new-{name}-{secrets.token_hex(4)}"
         fresh.mkdir(parents=True)
-        store = Store(fresh / DATABASE)
+        store = Store(fresh / DATABASE, create=True)
         with store.transaction():
             store.set_meta("id", f"vs_{secrets.token_hex(12)}")
             store.set_meta("lexical", lexical_at(store, 0).name)

@@ -184,6 +184,6 @@ def test_a_damaged_database_is_refused_by_name_and_left_as_it_is(home: Home) -> 
     ruined = file.read_bytes()[:8192] + b"\xff" * (file.stat().st_size - 8192)
     file.write_bytes(ruined)
     home.write("b.md", "a bongo")
-    with pytest.raises(StoreBroken, match=r"knowledge\.db (is damaged|cannot be opened)"):
+    with pytest.raises(StoreBroken, match=r"knowledge\.db is damaged"):
         home.sweep()
     assert file.read_bytes() == ruined

@@ -27,7 +27,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(file: Path) -> Iterator[Store]:
-    opened = Store(file)
+    opened = Store(file, create=True)
     yield opened
     opened.close()
 
@@ -250,9 +250,10 @@ def test_a_reader_refuses_to_write(store: Store) -> None:
     assert store.generation() == 0
 
 
-def test_a_reader_does_not_make_a_missing_database(file: Path) -> None:
+@pytest.mark.parametrize("readonly", [False, True])
+def test_a_missing_database_is_made_only_by_whoever_says_so(file: Path, readonly: bool) -> None:
     with pytest.raises(StoreBroken, match=r"knowledge\.db does not exist"):
-        Store(file, readonly=True)
+        Store(file, readonly=readonly)
     assert not file.exists()
 
 
@@ -269,7 +270,7 @@ def test_migrating_again_changes_nothing(store: Store, file: Path) -> None:
 
 @pytest.mark.parametrize("readonly", [False, True])
 def test_a_newer_database_is_refused(file: Path, readonly: bool) -> None:
-    store = Store(file)
+    store = Store(file, create=True)
     with store.transaction() as db:
         db.execute("INSERT INTO migrations VALUES (?, 0)", (len(migrations.STEPS) + 1,))
     store.close()
@@ -278,7 +279,7 @@ def test_a_newer_database_is_refused(file: Path, readonly: bool) -> None:
 
 
 def test_a_reader_refuses_a_database_that_was_not_brought_up_to_date(file: Path) -> None:
-    store = Store(file)
+    store = Store(file, create=True)
     with store.transaction() as db:
         db.execute("DELETE FROM migrations")
     store.close()
@@ -290,7 +291,7 @@ def test_a_reader_refuses_a_database_that_was_not_brought_up_to_date(file: Path)
 @pytest.mark.parametrize("readonly", [False, True])
 def test_a_file_that_is_no_database_is_refused(file: Path, content: bytes, readonly: bool) -> None:
     file.write_bytes(content)
-    with pytest.raises(StoreBroken, match=r"knowledge\.db cannot be opened"):
+    with pytest.raises(StoreBroken, match=r"knowledge\.db is damaged"):
         Store(file, readonly=readonly)
     assert file.read_bytes() == content
 
@@ -306,7 +307,7 @@ def test_a_database_of_the_first_shape_is_brought_up_to_date_and_keeps_its_files
 ) -> None:
     steps = migrations.STEPS
     monkeypatch.setattr(migrations, "STEPS", steps[:1])
-    store = Store(file)
+    store = Store(file, create=True)
     with store.transaction() as db:
         db.execute(
             "INSERT INTO files (id, folder, path, status, due_at, created_at, changed_at)"
