@@ -118,9 +118,13 @@ class Catalog:
             raise
 
     def remove(self, name_or_id: str) -> Listed:
-        """Forget a knowledge base: its state and its uploads. Watched folders are not touched."""
-        one = self.get(name_or_id)
-        with held(self.home / CATALOG, alone=False):
+        """Forget a knowledge base: its state and its uploads. Watched folders are not touched.
+
+        Alone: one that is made meanwhile may want the same name, and so the same uploads folder.
+        """
+        self.get(name_or_id)  # before a home that is not there is made for the lock
+        with held(self.home / CATALOG, alone=True):
+            one = self.get(name_or_id)
             # Renamed first: whoever follows it sees it vanish in one step.
             doomed = self._root / f".removed-{one.name}-{secrets.token_hex(4)}"
             one.folder.rename(doomed)

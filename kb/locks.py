@@ -13,7 +13,7 @@ WRITER = "writer.lock"
 INGEST = "ingest.lock"
 """In the home: held by a running `ingest run` or `ingest sweep`."""
 CATALOG = "catalog.lock"
-"""In the home: shared by whoever makes or removes a knowledge base."""
+"""In the home: shared by whoever makes a knowledge base; alone with it is who removes one."""
 
 
 @contextmanager

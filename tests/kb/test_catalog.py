@@ -11,6 +11,7 @@ from kb import migrations
 from kb.catalog import Catalog
 from kb.errors import AlreadyExists, BadData, UnknownKnowledgeBase, VademecumError
 from kb.layout import DATABASE
+from kb.locks import CATALOG, held
 from kb.store import Store
 
 
@@ -207,6 +208,25 @@ def test_what_a_crash_left_half_made_or_half_removed_is_cleared(catalog: Catalog
     assert [path.name for path in root.iterdir()] == ["kept"]
     assert not catalog.uploads("an-old-one").exists()
     assert (catalog.uploads("kept") / "up.md").read_text() == "uploaded"
+
+
+def test_removing_waits_for_one_that_is_being_made(catalog: Catalog) -> None:
+    """Else the uploads of the new one would go with those of the old one of its name."""
+    catalog.add("a", "fake-64", 0)
+    thread = threading.Thread(target=catalog.remove, args=("a",))
+    with held(catalog.home / CATALOG, alone=False):  # as whoever makes one holds it
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive() and catalog.uploads("a").is_dir()
+    thread.join()
+    assert catalog.all() == [] and not catalog.uploads("a").exists()
+
+
+def test_of_those_who_remove_one_at_once_one_does(catalog: Catalog) -> None:
+    for _ in range(5):
+        catalog.add("a", "fake-64", 0)
+        raised = at_once(*[lambda: catalog.remove("a")] * 4)
+        assert [type(error) for error in raised] == [UnknownKnowledgeBase] * 3
 
 
 def test_clearing_waits_for_one_that_is_being_made(catalog: Catalog) -> None:
