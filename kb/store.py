@@ -21,6 +21,9 @@ from kb.records import Chunk, Document, Parsed, Piece, page_at, shown_name
 from kb.sqlite import translated
 
 Row = sqlite3.Row
+_CONTEXT = 200
+"""Characters of title and heading together. An embedder reads some 500 tokens: a paragraph that was
+marked as a heading would leave no room for the text."""
 
 
 class Store:
@@ -242,5 +245,8 @@ def to_embed(title: str, heading: str, text: str) -> str:
 
 
 def context(title: str, heading: str) -> str:
-    """What stands before a chunk's text when it is embedded or indexed: title, then heading."""
+    """What stands before a chunk's text when it is embedded or indexed: title, then heading. Of
+    long ones the title's beginning and the heading's end, which is nearest to the text."""
+    title = title[: max(_CONTEXT // 2, _CONTEXT - len(heading))]
+    heading = heading[-max(1, _CONTEXT - len(title)) :]
     return " > ".join(part for part in (title, heading) if part)

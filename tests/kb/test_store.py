@@ -14,7 +14,7 @@ from kb.errors import StoreBroken
 from kb.feed import Feed
 from kb.ledger import Ledger
 from kb.records import Parsed, Piece
-from kb.store import Store, context
+from kb.store import Store, context, to_embed
 from tests.kb.bases import cut, unit
 
 DIMENSIONS = 8
@@ -128,6 +128,29 @@ def test_an_index_learns_title_and_heading_as_context(store: Store) -> None:
     store.put_document("a", "", Parsed("x", "Title"), [piece], np.ones((1, DIMENSIONS), np.float32))
     assert Feed(store).changes(0).added[0].context == "Title > A > B" == context("Title", "A > B")
     assert context("", "A") == "A"
+
+
+@pytest.mark.parametrize(("title", "heading"), [(9, 9), (199, 0), (0, 200), (100, 97), (20, 177)])
+def test_a_context_of_ordinary_length_is_whole(title: int, heading: int) -> None:
+    assert context("t" * title, "h" * heading).count("t") == title
+    assert context("t" * title, "h" * heading).count("h") == heading
+
+
+@pytest.mark.parametrize(
+    ("title", "heading"), [(9999, 0), (0, 9999), (9999, 9999), (9999, 9), (9, 9999), (150, 150)]
+)
+def test_a_long_title_or_heading_leaves_room_for_the_text(title: int, heading: int) -> None:
+    """An embedder reads some hundred words and no more."""
+    told = context("t" * title, "h" * heading)
+    assert len(told) <= 203 and len(to_embed("t" * title, "h" * heading, "the text")) < 220
+    # Neither pushes the other out.
+    assert told.count("t") >= min(title, 100) and told.count("h") >= min(heading, 97)
+
+
+def test_of_a_long_path_of_headings_those_nearest_to_the_text_are_kept() -> None:
+    path = " > ".join(f"Part {n} of the handbook" for n in range(40))
+    assert context("Handbook", path).startswith("Handbook > ")
+    assert context("Handbook", path).endswith("> Part 38 of the handbook > Part 39 of the handbook")
 
 
 @pytest.mark.parametrize("seed", range(25))
