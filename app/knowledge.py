@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from kb.catalog import Catalog, Listed
 from kb.embedders import Named
 from kb.embedding import Embedder
-from kb.errors import StoreBroken, UnknownKnowledgeBase
+from kb.errors import StoreBroken, StoreDown, UnknownKnowledgeBase
 from kb.locks import WRITER
 from kb.search import KnowledgeBase
 from kb.settings import KbSettings
@@ -73,13 +73,14 @@ class KnowledgeBases:
         return self._opened(self.find(name_or_id, sees))
 
     def all(self, sees: Sees = everyone) -> list[KnowledgeBase]:
-        """Every one that can be opened. Raises StoreBroken only if none can: one that is broken
-        does not keep the others from answering."""
-        out, broken = [], None
+        """Every one that can be opened. Raises StoreBroken or StoreDown only if none can: one that
+        is broken does not keep the others from answering."""
+        out: list[KnowledgeBase] = []
+        broken: StoreBroken | StoreDown | None = None
         for one in self.listed(sees):
             try:
                 out.append(self._opened(one))
-            except StoreBroken as error:
+            except (StoreBroken, StoreDown) as error:
                 broken = error
                 if one.id not in self._said:
                     log.error("%s; questions are answered without it", error)

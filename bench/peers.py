@@ -1,13 +1,13 @@
 """The same passages and vectors in Vademecum, txtai and LlamaIndex (FAISS + BM25), in one run.
 
-    pip install txtai llama-index-core llama-index-vector-stores-faiss llama-index-retrievers-bm25
     python -m bench.peers [--json] [--collection obliqa] [--passages 3000] [--queries 300]
 
-Passages are cut once, by Vademecum's chunker, and embedded once; every system gets the pieces with
-their vectors, and searches by question and vector, so that what is compared is the system. Each is
-set up as its documentation shows a hybrid search: txtai `hybrid=True`; LlamaIndex's reciprocal
-fusion of FAISS (flat) and BM25. A change is the replacement of one piece by a text with a word of
-its own; its time ends when a search has found it. VADEMECUM_DATA names the folder of collections.
+Where they are not installed it says how to, and ends. Passages are cut once, by Vademecum's
+chunker, and embedded once; every system gets the pieces with their vectors, and searches by
+question and vector, so that what is compared is the system. Each is set up as its documentation
+shows a hybrid search: txtai `hybrid=True`; LlamaIndex's reciprocal fusion of FAISS (flat) and BM25.
+A change is the replacement of one piece by a text with a word of its own; its time ends when a
+search has found it. VADEMECUM_DATA names the folder of collections.
 """
 
 import os
@@ -42,6 +42,9 @@ from kb.store import Store, to_embed
 Vectors = npt.NDArray[np.float32]
 Lookup = Callable[[Sequence[str]], Vectors]
 """Texts -> their vectors, which were computed before."""
+INSTALL = (
+    "pip install txtai llama-index-core llama-index-vector-stores-faiss llama-index-retrievers-bm25"
+)
 CHANGES = 10
 DEPTH = 30  # pieces asked for, so that ten documents are left
 
@@ -79,7 +82,7 @@ class Vademecum:
 
     def __init__(self, folder: Path, embedder: Embedder, settings: KbSettings, look: Lookup):
         self._look = look
-        self._store = Store(folder / DATABASE)
+        self._store = Store(folder / DATABASE, create=True)
         for key, value in {"id": "vs_peers", "embedder": embedder.name}.items():
             self._store.set_meta(key, value)
         self._ledger = Ledger(self._store)
@@ -250,8 +253,10 @@ def main() -> None:
     arguments.add_argument("--passages", type=int, default=3000)
     arguments.add_argument("--queries", type=int, default=300)
     options = arguments.parse_args()
-    if not (find_spec("txtai") and find_spec("llama_index")):
-        raise SystemExit("txtai and LlamaIndex are not installed: see the head of bench/peers.py")
+    if missing := [name for name in ("txtai", "llama_index") if not find_spec(name)]:
+        rows = [{"not installed": name, "to install it": INSTALL} for name in missing]
+        show(rows, {"not installed": missing, "to install them": INSTALL}, options.json)
+        return
     data = Path(os.environ.get("VADEMECUM_DATA", "../shared/data"))
     configuration = load()
     settings = configuration.section("kb", KbSettings)

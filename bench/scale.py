@@ -86,7 +86,7 @@ def build(folder: Path, embedder: str, vectors: npt.NDArray[Any]) -> None:
     """A whole knowledge base: a document for each statute, and the lexical index."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    store = Store(folder / DATABASE)
+    store = Store(folder / DATABASE, create=True)
     store.set_meta("id", "vs_scale")
     store.set_meta("embedder", embedder)
     store.set_meta("chunker", str(CHUNKER))

@@ -73,19 +73,20 @@ class Service:
                 one.thread.join()
 
     def _follow(self) -> None:
-        """Start what is new or shall be tried again; stop what was removed."""
+        """Stop what was removed; start what is new or shall be tried again. In this order: another
+        may have the name of one that was removed."""
         present = {listed.id: listed for listed in self._catalog.all()}
+        for kb_id in [i for i in self._followed if i not in present]:
+            gone = self._followed.pop(kb_id)
+            gone.worker.stop()
+            gone.thread.join()
+            log.info("knowledge base %s was removed", gone.worker.listed.name)
         for kb_id, listed in present.items():
             one = self._followed.get(kb_id)
             if one is None:
                 self._start(listed, "")
             elif not one.thread.is_alive() and self._clock() >= one.again_at:
                 self._start(listed, one.said)
-        for kb_id in [i for i in self._followed if i not in present]:
-            one = self._followed.pop(kb_id)
-            one.worker.stop()
-            one.thread.join()
-            log.info("knowledge base %s was removed", one.worker.listed.name)
 
     def _start(self, listed: Listed, said: str) -> None:
         worker = Worker(
@@ -112,16 +113,19 @@ class Service:
         except VademecumError as error:
             self._refuse(one, str(error), again=_AGAIN)
         except Exception:
-            if worker.listed.folder.is_dir():
+            if not self._is_removed(one):
                 log.exception("the worker of %s ended; it starts again", worker.listed.name)
-            # Else: removed while it worked, which the catalog's next look tells.
             one.again_at = self._clock() + _AGAIN
 
     def _refuse(self, one: _Followed, message: str, *, again: float) -> None:
-        if message != one.said:
+        if message != one.said and not self._is_removed(one):
             log.error("%s", message)
         one.said = message
         one.again_at = self._clock() + again
+
+    def _is_removed(self, one: _Followed) -> bool:
+        """Whether that is why it failed; the next look at the catalog says so."""
+        return one.worker.listed.id not in {listed.id for listed in self._catalog.all()}
 
     def _is_settled(self) -> bool:
         return all(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kb.chunking import VERSION as CHUNKER
 from kb.errors import AlreadyExists, BadData, StoreBroken, StoreDown, UnknownKnowledgeBase
-from kb.layout import DATABASE
+from kb.layout import DATABASE, lexical_at
 from kb.ledger import Ledger
 from kb.locks import CATALOG, held
 from kb.settings import nearest
@@ -98,9 +98,10 @@ class Catalog:
     ) -> None:
         fresh = self._root / f".new-{name}-{secrets.token_hex(4)}"
         fresh.mkdir(parents=True)
-        store = Store(fresh / DATABASE)
+        store = Store(fresh / DATABASE, create=True)
         with store.transaction():
             store.set_meta("id", f"vs_{secrets.token_hex(12)}")
+            store.set_meta("lexical", lexical_at(store, 0).name)
             store.set_meta("created_at", str(created_at))
             store.set_meta("embedder", embedder)
             store.set_meta("chunker", str(CHUNKER))
@@ -117,9 +118,13 @@ class Catalog:
             raise
 
     def remove(self, name_or_id: str) -> Listed:
-        """Forget a knowledge base: its state and its uploads. Watched folders are not touched."""
-        one = self.get(name_or_id)
-        with held(self.home / CATALOG, alone=False):
+        """Forget a knowledge base: its state and its uploads. Watched folders are not touched.
+
+        Alone: one that is made meanwhile may want the same name, and so the same uploads folder.
+        """
+        self.get(name_or_id)  # before a home that is not there is made for the lock
+        with held(self.home / CATALOG, alone=True):
+            one = self.get(name_or_id)
             # Renamed first: whoever follows it sees it vanish in one step.
             doomed = self._root / f".removed-{one.name}-{secrets.token_hex(4)}"
             one.folder.rename(doomed)

@@ -46,7 +46,7 @@ def build(
     """The folder of the whole knowledge base, made at need. Speeds are kept in its `meta`."""
     folder = folder_of(collection, embedder.name, settings, home)
     with exclusive(folder / WRITER, f"the evaluation in {folder}"):
-        store = Store(folder / DATABASE)
+        store = Store(folder / DATABASE, create=True)
         try:
             if store.meta("complete") is None:
                 _Builder(store, embedder, settings, report, clock).run(collection.passages)

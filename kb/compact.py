@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator
 
 from kb.catalog import Listed
 from kb.feed import Feed
-from kb.layout import DATABASE, lexical_of
+from kb.layout import lexical_of
 from kb.lexical import LexicalIndex
-from kb.locks import WRITER, exclusive
 from kb.records import Changes
 from kb.sqlite import cut_log, vacuum
 from kb.store import Store
+from kb.writing import opened
 
 _PASSAGES = 1000
 """Passages of the lexical index that one step writes again."""
@@ -61,24 +61,20 @@ def dead(store: Store) -> dict[str, int]:
 def compact(listed: Listed, now: Callable[[], float]) -> dict[str, int]:
     """All of it at once, for when ingest does not run. Returns what was `dead` before.
 
-    Raises WriterBusy, StoreBroken, StoreDown.
+    Raises WriterBusy, StoreBroken, StoreDown, UnknownKnowledgeBase.
     """
     what = f"knowledge base {listed.name} (stop ingest, or `vademecum up`, first): it"
-    with exclusive(listed.folder / WRITER, what):
-        store = Store(listed.folder / DATABASE)
+    with opened(listed, what) as store:
+        before = dead(store)
+        lexical = LexicalIndex(lexical_of(store), readonly=False)
         try:
-            before = dead(store)
-            lexical = LexicalIndex(lexical_of(store), readonly=False)
-            try:
-                lexical.catch_up(Feed(store).changes(lexical.generation))
-                for _ in compaction(store, lexical, now):
-                    pass
-                lexical.catch_up(Feed(store).changes(lexical.generation))
-            finally:
-                lexical.close()
-            return before
+            lexical.catch_up(Feed(store).changes(lexical.generation))
+            for _ in compaction(store, lexical, now):
+                pass
+            lexical.catch_up(Feed(store).changes(lexical.generation))
         finally:
-            store.close()
+            lexical.close()
+        return before
 
 
 def compaction(

@@ -28,13 +28,13 @@ class LexicalIndex:
     """Open for reading, or for writing by the one process that holds the writer's lock."""
 
     def __init__(self, folder: Path, *, readonly: bool = True) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._readonly = readonly
         try:
+            folder.mkdir(exist_ok=True)  # alone: a knowledge base that was removed stays so
             self._index = tantivy.Index(_schema(), str(folder), reuse=True)
             self._index.config_reader(reload_policy="manual")
             self._writer = None if readonly else self._open_writer()
-        except ValueError as error:
+        except (ValueError, FileNotFoundError) as error:
             raise StoreBroken(
                 f"the lexical index {folder.name} cannot be opened: {error}"
             ) from error

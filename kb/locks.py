@@ -13,7 +13,7 @@ WRITER = "writer.lock"
 INGEST = "ingest.lock"
 """In the home: held by a running `ingest run` or `ingest sweep`."""
 CATALOG = "catalog.lock"
-"""In the home: shared by whoever makes or removes a knowledge base."""
+"""In the home: shared by whoever makes a knowledge base; alone with it is who removes one."""
 
 
 @contextmanager
@@ -32,9 +32,13 @@ def held(file: Path, *, alone: bool) -> Iterator[None]:
 
 
 @contextmanager
-def exclusive(file: Path, what: str) -> Iterator[None]:
-    """Hold `file`. Raises WriterBusy at once, naming `what` and the process that holds it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+def exclusive(file: Path, what: str, *, make: bool = True) -> Iterator[None]:
+    """Hold `file`, whose folder is made at need, or raises FileNotFoundError if not `make`.
+
+    Raises WriterBusy at once, naming `what` and the process that holds it.
+    """
+    if make:
+        file.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kb.errors import StoreBroken, StoreDown
 from kb.feed import Feed
-from kb.layout import LEXICAL, lexical_of
+from kb.layout import LEXICAL, lexical_at, lexical_of
 from kb.lexical import LexicalIndex
 from kb.records import Changes, Entry
 from kb.store import Store
@@ -39,7 +39,7 @@ def switch(
     """An index of these entries becomes the knowledge base's in the commit that makes `change`
     (given the connection and the new generation). Returns, and raises, as `renew` does."""
     generation = store.generation() + 1
-    place = store.file.with_name(f"{LEXICAL}-{generation}")
+    place = lexical_at(store, generation)
     shutil.rmtree(place, ignore_errors=True)  # of a crash
     try:
         _fill(place, slices, generation)

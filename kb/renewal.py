@@ -4,17 +4,18 @@ or chunker is another. Done here while nobody writes it; else whoever does (inge
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from kb.catalog import Listed
 from kb.embedders import Embedders
-from kb.errors import UnknownKnowledgeBase, WriterBusy
+from kb.errors import WriterBusy
 from kb.gathered import Recipe
 from kb.layout import DATABASE
-from kb.locks import WRITER, exclusive
 from kb.rebuild import REQUEST, clear, renew
 from kb.remake import Remake, forget, made
 from kb.store import Store
+from kb.writing import opened
 
 _POLL = 0.2
 
@@ -32,34 +33,31 @@ def rebuild(
     """
     asked = listed.folder / REQUEST
     said = False
-    while listed.folder.is_dir():
+    while True:
         try:
-            with exclusive(listed.folder / WRITER, f"knowledge base {listed.name}"):
-                return _alone(listed.folder, today, embedders)
+            with opened(listed, f"knowledge base {listed.name}") as store:
+                generation = _alone(store, today, embedders)
+                asked.unlink(missing_ok=True)
+                return generation
         except WriterBusy as error:
             if not said:
-                asked.touch()
+                with suppress(FileNotFoundError):  # removed: the next look tells
+                    asked.touch()
                 say(f"{error}, which is asked to do it")
                 said = True
             elif not asked.exists():
                 return _generation(listed.folder)
         sleep(_POLL)
-    raise UnknownKnowledgeBase(f"knowledge base {listed.name} was removed")
 
 
-def _alone(folder: Path, today: Recipe, embedders: Embedders) -> int:
-    store = Store(folder / DATABASE)
-    try:
-        if made(store, today) == today:
-            forget(store)
-            generation = renew(store)
-        else:
-            generation = Remake(store, today, embedders(today.embedder)).finish()
-        clear(store)
-        (folder / REQUEST).unlink(missing_ok=True)
-        return generation
-    finally:
-        store.close()
+def _alone(store: Store, today: Recipe, embedders: Embedders) -> int:
+    if made(store, today) == today:
+        forget(store)
+        generation = renew(store)
+    else:
+        generation = Remake(store, today, embedders(today.embedder)).finish()
+    clear(store)
+    return generation
 
 
 def _generation(folder: Path) -> int:

@@ -21,34 +21,46 @@ from kb.records import Chunk, Document, Parsed, Piece, page_at, shown_name
 from kb.sqlite import translated
 
 Row = sqlite3.Row
+_CONTEXT = 200
+"""Characters of title and heading together. An embedder reads some 500 tokens: a paragraph that was
+marked as a heading would leave no room for the text."""
 
 
 class Store:
-    """One database file. A single connection behind a lock: calls are short and may come from any
-    thread. `readonly` refuses writes, and sees every commit of the writing process."""
+    """One database file, which only `create` makes. A single connection behind a lock: calls are
+    short and may come from any thread. `readonly` refuses writes, and sees every commit of the
+    writing process. Raises StoreBroken, StoreDown."""
 
-    def __init__(self, file: Path, *, readonly: bool = False) -> None:
-        if readonly and not file.is_file():
+    def __init__(self, file: Path, *, readonly: bool = False, create: bool = False) -> None:
+        if not create and not file.is_file():
             raise StoreBroken(f"{file.name} does not exist")
         self.file = file
         self._lock = threading.RLock()
-        try:
+        # By mode too: a knowledge base that was removed meanwhile must not come back empty.
+        at = f"{file.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
+        with translated(file.name):
             self._db = sqlite3.connect(
-                file, timeout=30, check_same_thread=False, isolation_level=None
+                at, uri=True, timeout=30, check_same_thread=False, isolation_level=None
             )
-            self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode = WAL")
-            # FULL: a commit that was acknowledged survives a power cut.
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("PRAGMA foreign_keys = ON")
-            if readonly:
-                self._db.execute("PRAGMA query_only = ON")
-                must_be_current(self._db)
-            else:
-                self._db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
-                migrate(self._db)
-        except sqlite3.DatabaseError as error:
-            raise StoreBroken(f"{file.name} cannot be opened: {error}") from error
+        try:
+            with translated(file.name):
+                self._prepare(readonly)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self, readonly: bool) -> None:
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA journal_mode = WAL")
+        # FULL: a commit that was acknowledged survives a power cut.
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA foreign_keys = ON")
+        if readonly:
+            self._db.execute("PRAGMA query_only = ON")
+            must_be_current(self._db)
+        else:
+            self._db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+            migrate(self._db)
 
     def close(self) -> None:
         with self._lock:
@@ -233,5 +245,8 @@ def to_embed(title: str, heading: str, text: str) -> str:
 
 
 def context(title: str, heading: str) -> str:
-    """What stands before a chunk's text when it is embedded or indexed: title, then heading."""
+    """What stands before a chunk's text when it is embedded or indexed: title, then heading. Of
+    long ones the title's beginning and the heading's end, which is nearest to the text."""
+    title = title[: max(_CONTEXT // 2, _CONTEXT - len(heading))]
+    heading = heading[-max(1, _CONTEXT - len(title)) :]
     return " > ".join(part for part in (title, heading) if part)

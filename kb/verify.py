@@ -80,7 +80,8 @@ def vectors_are_whole(store: Store, dimensions: int | None) -> list[str]:
 
 def life_is_consistent(store: Store) -> list[str]:
     """No living chunk of a dead document, no dead chunk of a living one (but those from before it
-    was made anew), no document without its file, nothing newer than the generation."""
+    was made anew) and none without a living one, no document without its file and no completed file
+    without its document, nothing newer than the generation."""
     orphans = store.rows(
         "SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document_id"
         " WHERE c.dead_seq IS NULL AND d.dead_seq IS NOT NULL"
@@ -93,6 +94,14 @@ def life_is_consistent(store: Store) -> list[str]:
     fileless = store.rows(
         "SELECT id FROM documents WHERE dead_seq IS NULL AND file_id NOT IN (SELECT id FROM files)"
     )
+    empty = store.rows(
+        "SELECT id FROM documents d WHERE dead_seq IS NULL AND NOT EXISTS"
+        " (SELECT 1 FROM chunks WHERE document_id = d.id AND dead_seq IS NULL)"
+    )
+    unknown = store.rows(
+        "SELECT path FROM files f WHERE status = 'completed' AND NOT EXISTS"
+        " (SELECT 1 FROM documents WHERE file_id = f.id AND dead_seq IS NULL)"
+    )
     ahead = store.rows(
         "SELECT id FROM chunks WHERE max(seq, coalesce(dead_seq, 0)) >"
         " (SELECT coalesce(max(CAST(value AS INTEGER)), 0) FROM meta WHERE key = 'generation')"
@@ -101,6 +110,8 @@ def life_is_consistent(store: Store) -> list[str]:
         *_told("chunk {} is alive although its document is dead", (r["id"] for r in orphans)),
         *_told("chunk {} is dead although its document is alive", (r["id"] for r in lost)),
         *_told("document {} is alive and belongs to no file", (r["id"] for r in fileless)),
+        *_told("document {} is alive without a passage", (r["id"] for r in empty)),
+        *_told("file {} is completed without a living document", (r["path"] for r in unknown)),
         *_told("chunk {} is newer than the knowledge base's generation", (r["id"] for r in ahead)),
     ]
 
@@ -160,8 +171,8 @@ def _difference(alive: set[int], held: Sequence[int]) -> list[str]:
     ]
 
 
-def _told(sentence: str, ids: Iterable[int]) -> list[str]:
-    """A sentence for the first few ids, and one for the rest."""
+def _told(sentence: str, ids: Iterable[int | str]) -> list[str]:
+    """A sentence for the first few ids or names, and one for the rest."""
     ids = list(ids)
     out = [sentence.format(i) for i in ids[:SHOWN]]
     if len(ids) > SHOWN:

@@ -12,7 +12,7 @@ from app.gate import Chatting
 from app.knowledge import KnowledgeBases, Sees, is_followed
 from app.parts import parts
 from kb import latency
-from kb.errors import StoreBroken
+from kb.errors import StoreBroken, StoreDown
 
 router = APIRouter()
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def _knowledge(kb: KnowledgeBases) -> tuple[bool, bool]:
     """
     try:
         return bool(kb.all()), any(is_followed(one) for one in kb.listed())
-    except StoreBroken as error:
+    except (StoreBroken, StoreDown) as error:
         log.debug("not ready: %s", error)  # said aloud where it was opened
         return False, False
 
@@ -68,6 +68,6 @@ def _counted(
             {name: store.generation() for name, store in stores.items()},
             {name: latency.histograms(store) for name, store in stores.items()},
         )
-    except StoreBroken as error:
+    except (StoreBroken, StoreDown) as error:
         log.debug("no generation to show: %s", error)
         return {}, {}

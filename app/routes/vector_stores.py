@@ -15,7 +15,7 @@ from app.parts import Parts, parts
 from app.schemas import NewVectorStore, Search
 from app.shelf import summary
 from kb.catalog import Listed
-from kb.errors import StoreBroken
+from kb.errors import StoreBroken, StoreDown
 from kb.ledger import Status
 from kb.records import Hit
 
@@ -102,7 +102,7 @@ def _object(at: Parts, one: Listed) -> dict[str, Any]:
     try:
         kb = at.kb.get(one.id)
         (counts, size), generation = summary(kb, at.uploads), kb.store.generation()
-    except StoreBroken as error:  # it exists all the same, and the others are listed
+    except (StoreBroken, StoreDown) as error:  # it exists all the same, and the others are listed
         log.debug("listed without its files: %s", error)
     return {
         "id": one.id,

@@ -34,7 +34,7 @@ from kb.chunking import chunk
 from kb.embedding import FakeEmbedder
 from kb.errors import EngineDown
 from kb.feed import Feed
-from kb.layout import DATABASE, LEXICAL
+from kb.layout import DATABASE, lexical_of
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.locks import WRITER, exclusive
@@ -169,7 +169,7 @@ class Home:
         pieces = chunk(text, 60)
         vectors = self.embedder.passages([f"{context(path, p.heading)}\n{p.text}" for p in pieces])
         store.put_document(file.id, "0" * 64, Parsed(text, path), pieces, vectors)
-        index = LexicalIndex(one.folder / LEXICAL, readonly=False)
+        index = LexicalIndex(lexical_of(store), readonly=False)
         index.catch_up(Feed(store).changes(max(index.generation, 0)))
         index.close()
         ledger.completed(file, size=len(text.encode()), mtime_ns=1)

@@ -16,7 +16,7 @@ from kb.chunking import chunk
 from kb.embedding import FakeEmbedder
 from kb.errors import EngineDown
 from kb.feed import Feed
-from kb.layout import DATABASE, LEXICAL
+from kb.layout import DATABASE, lexical_of
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.manifest import Serving
@@ -46,7 +46,7 @@ def store(tmp_path: Path) -> Iterator[KnowledgeBase]:
         vectors = embedder.passages([f"{context(name, p.heading)}\n{p.text}" for p in pieces])
         file = ledger.changed("docs", name)
         writer.put_document(file.id, "0" * 64, parsed, pieces, vectors)
-    index = LexicalIndex(one.folder / LEXICAL, readonly=False)
+    index = LexicalIndex(lexical_of(writer), readonly=False)
     index.catch_up(Feed(writer).changes(0))
     index.close()
     writer.close()

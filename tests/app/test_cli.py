@@ -12,7 +12,7 @@ from kb.catalog import Catalog
 from kb.chunking import chunk
 from kb.embedding import FakeEmbedder
 from kb.feed import Feed
-from kb.layout import DATABASE, LEXICAL
+from kb.layout import DATABASE, lexical_of
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.records import Parsed
@@ -38,7 +38,7 @@ def handbook(vademecum: Vademecum) -> Path:
     vectors = embedder.passages([piece.text for piece in pieces])
     store.put_document(file.id, "sha", Parsed(TEXT, "Hours"), pieces, vectors)
     Ledger(store).completed(file, size=len(TEXT), mtime_ns=0)
-    index = LexicalIndex(one.folder / LEXICAL, readonly=False)
+    index = LexicalIndex(lexical_of(store), readonly=False)
     index.catch_up(Feed(store).changes(0))
     index.close()
     store.close()
@@ -91,8 +91,7 @@ def test_verify_says_clean_or_what_is_wrong_with_exit_code_1(
 def test_rebuild_repairs_an_index_that_verify_complains_about(
     vademecum: Vademecum, handbook: Path
 ) -> None:
-    LexicalIndex(handbook / LEXICAL, readonly=False).close()
-    for file in (handbook / LEXICAL).glob("*"):
+    for file in handbook.glob("lexical*/*"):
         file.unlink()
     assert "behind the database's 1" in vademecum("kb", "verify", "handbook").stdout
     assert vademecum.json("kb", "rebuild", "handbook") == {"generation": 2}

@@ -10,7 +10,7 @@ from pathlib import Path
 from ingest.service import Service
 from ingest.settings import IngestSettings
 from ingest.worker import Worker
-from kb.catalog import Catalog
+from kb.catalog import Catalog, Listed
 from kb.embedding import Embedder, FakeEmbedder
 from kb.search import KnowledgeBase
 from kb.settings import KbSettings
@@ -45,6 +45,12 @@ class Home:
     def docs(self) -> Path:
         return self.path / "docs"
 
+    @property
+    def lexical(self) -> Path:
+        """Where `handbook`'s first lexical index is."""
+        (found,) = self.catalog.folder("handbook").glob("lexical-*-0")
+        return found
+
     def write(self, name: str, text: str) -> Path:
         file = self.docs / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -52,9 +58,12 @@ class Home:
         return file
 
     def worker(self, name: str = "handbook", *, embedder: Embedder | None = None) -> Worker:
+        return self.worker_of(self.catalog.get(name), embedder)
+
+    def worker_of(self, listed: Listed, embedder: Embedder | None = None) -> Worker:
         return Worker(
-            self.catalog.get(name),
-            self.catalog.uploads(name),
+            listed,
+            self.catalog.uploads(listed.name),
             embedder or self.embedder,
             self.kb_settings,
             self.settings,

@@ -3,12 +3,15 @@
 import logging
 import shutil
 import time
+import tracemalloc
 
+import numpy as np
 import pytest
 
 from ingest.writer import open_writer
 from kb.embedding import FakeEmbedder
 from kb.errors import WriterBusy
+from kb.records import Parsed, Piece
 from tests.ingest.homes import Home, eventually, files_of
 
 
@@ -41,30 +44,53 @@ def test_a_broken_lexical_index_is_built_again(
     home: Home, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = home.catalog.get("handbook").folder
-    before = folder / "before"
+    before = home.path / "before"
     home.write("a.md", "an okapi")
     home.sweep()
-    shutil.copytree(folder / "lexical", before)
+    lexical = home.lexical
+    shutil.copytree(folder, before)
     home.write("b.md", "a bongo")
     home.sweep()
     if damage == "torn":
-        for file in (folder / "lexical").glob("*.term"):
+        for file in lexical.glob("*.term"):
             file.write_bytes(b"x")
-    elif damage == "ahead":
+    elif damage == "ahead":  # the database alone was brought back from yesterday
         for file in folder.glob("knowledge.db*"):
             file.unlink()
-        home.catalog.add("fresh", home.embedder.name, 1, watch=home.docs)
-        shutil.copy(home.catalog.get("fresh").folder / "knowledge.db", folder)
+        shutil.copy(before / "knowledge.db", folder)
     else:
-        shutil.rmtree(folder / "lexical")
+        shutil.rmtree(lexical)
         if damage == "behind":
-            shutil.copytree(before, folder / "lexical")
+            shutil.copytree(before / lexical.name, lexical)
     with caplog.at_level(logging.WARNING):
         home.sweep()
     assert ("built again" in caplog.text) == (damage in ("torn", "ahead"))
     for animal, name in {"okapi": "a.md", "bongo": "b.md"}.items():
         found = home.kb().search(animal, 5, mode="lexical")
         assert [hit.filename for hit in found.hits] == [name]
+
+
+def test_an_index_that_is_far_behind_is_built_in_little_memory(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.writer.FAR", 100)
+    monkeypatch.setattr("kb.rebuild.SLICE", 100)
+    listed = home.catalog.get("handbook")
+    with open_writer(listed, time.time) as writer:
+        for n in range(20):
+            file = writer.ledger.changed("docs", f"{n}.md")
+            pieces = [Piece(0, 0, f"okapi{n}x{i}") for i in range(100)]
+            vectors = np.ones((100, 4096), np.float32)  # 8 KB each as they are kept
+            writer.store.put_document(file.id, "", Parsed("", str(n)), pieces, vectors)
+    tracemalloc.start()
+    try:
+        with open_writer(listed, time.time) as writer:
+            _, peak = tracemalloc.get_traced_memory()
+            assert len(writer.lexical.ids()) == 2000
+            assert writer.lexical.generation == writer.store.generation()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4_000_000, "all vectors are 16 MB"
 
 
 def test_passages_stay_findable_by_words_after_a_retirement(home: Home) -> None:

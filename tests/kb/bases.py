@@ -68,7 +68,7 @@ class Base:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.embedder = FakeEmbedder(dimensions)
-        self.store = Store(folder / DATABASE)
+        self.store = Store(folder / DATABASE, create=True)
         note(self.store, wanted(self.embedder.name, KbSettings()))
         self.store.set_meta("id", "vs_test")
         self.ledger = Ledger(self.store)

@@ -11,6 +11,7 @@ from kb import migrations
 from kb.catalog import Catalog
 from kb.errors import AlreadyExists, BadData, UnknownKnowledgeBase, VademecumError
 from kb.layout import DATABASE
+from kb.locks import CATALOG, held
 from kb.store import Store
 
 
@@ -94,7 +95,7 @@ def test_a_half_made_folder_is_not_listed(catalog: Catalog) -> None:
     (root / "empty").mkdir()
     for name in (".new-half-1a2b", ".removed-old-1a2b"):
         (root / name).mkdir()
-        Store(root / name / DATABASE).close()
+        Store(root / name / DATABASE, create=True).close()
     assert [one.name for one in catalog.all()] == ["whole"]
 
 
@@ -149,7 +150,7 @@ def test_one_that_is_damaged_is_listed_with_its_problem_and_hides_no_other(
     other = catalog.add("other", "fake-64", 0)
     (made.folder / DATABASE).write_bytes(b"garbage " * 1000)
     damaged, whole = catalog.all()
-    assert damaged.id == damaged.name == "handbook" and "cannot be opened" in damaged.problem
+    assert damaged.id == damaged.name == "handbook" and "is damaged" in damaged.problem
     assert whole == other == catalog.get("other")
     catalog.remove("handbook")
     assert catalog.all() == [other]
@@ -200,13 +201,32 @@ def test_what_a_crash_left_half_made_or_half_removed_is_cleared(catalog: Catalog
     root = kept.folder.parent
     for name in (".new-half-0a1b2c3d", ".removed-an-old-one-0a1b2c3d", ".removed-kept-0a1b2c3d"):
         (root / name).mkdir()
-        Store(root / name / DATABASE).close()
+        Store(root / name / DATABASE, create=True).close()
     catalog.uploads("an-old-one").mkdir()
     (catalog.uploads("an-old-one") / "up.md").write_text("of the one that was removed")
     catalog.clear()
     assert [path.name for path in root.iterdir()] == ["kept"]
     assert not catalog.uploads("an-old-one").exists()
     assert (catalog.uploads("kept") / "up.md").read_text() == "uploaded"
+
+
+def test_removing_waits_for_one_that_is_being_made(catalog: Catalog) -> None:
+    """Else the uploads of the new one would go with those of the old one of its name."""
+    catalog.add("a", "fake-64", 0)
+    thread = threading.Thread(target=catalog.remove, args=("a",))
+    with held(catalog.home / CATALOG, alone=False):  # as whoever makes one holds it
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive() and catalog.uploads("a").is_dir()
+    thread.join()
+    assert catalog.all() == [] and not catalog.uploads("a").exists()
+
+
+def test_of_those_who_remove_one_at_once_one_does(catalog: Catalog) -> None:
+    for _ in range(5):
+        catalog.add("a", "fake-64", 0)
+        raised = at_once(*[lambda: catalog.remove("a")] * 4)
+        assert [type(error) for error in raised] == [UnknownKnowledgeBase] * 3
 
 
 def test_clearing_waits_for_one_that_is_being_made(catalog: Catalog) -> None:
@@ -229,7 +249,7 @@ def test_databases_of_an_older_shape_are_brought_up_to_date_and_damaged_ones_lef
     monkeypatch.setattr(migrations, "STEPS", steps[:1])
     old = catalog.folder("old")
     old.mkdir(parents=True)
-    Store(old / DATABASE).close()
+    Store(old / DATABASE, create=True).close()
     monkeypatch.setattr(migrations, "STEPS", steps)
     damaged = catalog.folder("damaged")
     damaged.mkdir()

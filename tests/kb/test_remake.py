@@ -12,7 +12,7 @@ from kb.embedders import Embedders
 from kb.embedding import FakeEmbedder, Vectors
 from kb.errors import EmbedderDown, StoreBroken, StoreDown, UnknownKnowledgeBase
 from kb.gathered import FILE, Gathered, Recipe
-from kb.layout import LEXICAL, lexical_of
+from kb.layout import LEXICAL, lexical_at, lexical_of
 from kb.locks import WRITER, exclusive
 from kb.rebuild import REQUEST, clear, renew
 from kb.remake import Remake, made, progress, wanted
@@ -294,7 +294,7 @@ def test_a_failure_at_the_end_leaves_the_old_whole_and_can_be_tried_again(
 
 
 def test_an_index_that_a_crash_left_behind_is_cleared(full: Base) -> None:
-    half = full.folder / f"{LEXICAL}-{full.store.generation() + 1}"
+    half = lexical_at(full.store, full.store.generation() + 1)
     shutil.copytree(full.folder / LEXICAL, half)
     clear(full.store)
     assert not half.exists() and (full.folder / LEXICAL).is_dir()

@@ -1,5 +1,6 @@
 """sqlite3's errors leave the store as ours, with the file's name, and say whether to try again."""
 
+import resource
 import sqlite3
 from pathlib import Path
 
@@ -42,6 +43,18 @@ def test_a_lock_that_is_held_too_long_may_pass(base: Base) -> None:
         base.store.set_meta("key", "value")
     holder.close()
     base.store.set_meta("key", "value")
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_a_database_that_cannot_be_opened_right_now_may_pass(base: Base, readonly: bool) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # as when too many files are open
+    try:
+        with pytest.raises(StoreDown, match=r"knowledge\.db cannot be used right now"):
+            Store(base.store.file, readonly=readonly)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    Store(base.store.file, readonly=readonly).close()
 
 
 def test_mistakes_of_the_program_stay_what_they_are() -> None:

@@ -14,7 +14,7 @@ from kb.errors import StoreBroken
 from kb.feed import Feed
 from kb.ledger import Ledger
 from kb.records import Parsed, Piece
-from kb.store import Store, context
+from kb.store import Store, context, to_embed
 from tests.kb.bases import cut, unit
 
 DIMENSIONS = 8
@@ -27,7 +27,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(file: Path) -> Iterator[Store]:
-    opened = Store(file)
+    opened = Store(file, create=True)
     yield opened
     opened.close()
 
@@ -128,6 +128,29 @@ def test_an_index_learns_title_and_heading_as_context(store: Store) -> None:
     store.put_document("a", "", Parsed("x", "Title"), [piece], np.ones((1, DIMENSIONS), np.float32))
     assert Feed(store).changes(0).added[0].context == "Title > A > B" == context("Title", "A > B")
     assert context("", "A") == "A"
+
+
+@pytest.mark.parametrize(("title", "heading"), [(9, 9), (199, 0), (0, 200), (100, 97), (20, 177)])
+def test_a_context_of_ordinary_length_is_whole(title: int, heading: int) -> None:
+    assert context("t" * title, "h" * heading).count("t") == title
+    assert context("t" * title, "h" * heading).count("h") == heading
+
+
+@pytest.mark.parametrize(
+    ("title", "heading"), [(9999, 0), (0, 9999), (9999, 9999), (9999, 9), (9, 9999), (150, 150)]
+)
+def test_a_long_title_or_heading_leaves_room_for_the_text(title: int, heading: int) -> None:
+    """An embedder reads some hundred words and no more."""
+    told = context("t" * title, "h" * heading)
+    assert len(told) <= 203 and len(to_embed("t" * title, "h" * heading, "the text")) < 220
+    # Neither pushes the other out.
+    assert told.count("t") >= min(title, 100) and told.count("h") >= min(heading, 97)
+
+
+def test_of_a_long_path_of_headings_those_nearest_to_the_text_are_kept() -> None:
+    path = " > ".join(f"Part {n} of the handbook" for n in range(40))
+    assert context("Handbook", path).startswith("Handbook > ")
+    assert context("Handbook", path).endswith("> Part 38 of the handbook > Part 39 of the handbook")
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -250,9 +273,10 @@ def test_a_reader_refuses_to_write(store: Store) -> None:
     assert store.generation() == 0
 
 
-def test_a_reader_does_not_make_a_missing_database(file: Path) -> None:
+@pytest.mark.parametrize("readonly", [False, True])
+def test_a_missing_database_is_made_only_by_whoever_says_so(file: Path, readonly: bool) -> None:
     with pytest.raises(StoreBroken, match=r"knowledge\.db does not exist"):
-        Store(file, readonly=True)
+        Store(file, readonly=readonly)
     assert not file.exists()
 
 
@@ -269,7 +293,7 @@ def test_migrating_again_changes_nothing(store: Store, file: Path) -> None:
 
 @pytest.mark.parametrize("readonly", [False, True])
 def test_a_newer_database_is_refused(file: Path, readonly: bool) -> None:
-    store = Store(file)
+    store = Store(file, create=True)
     with store.transaction() as db:
         db.execute("INSERT INTO migrations VALUES (?, 0)", (len(migrations.STEPS) + 1,))
     store.close()
@@ -278,7 +302,7 @@ def test_a_newer_database_is_refused(file: Path, readonly: bool) -> None:
 
 
 def test_a_reader_refuses_a_database_that_was_not_brought_up_to_date(file: Path) -> None:
-    store = Store(file)
+    store = Store(file, create=True)
     with store.transaction() as db:
         db.execute("DELETE FROM migrations")
     store.close()
@@ -290,7 +314,7 @@ def test_a_reader_refuses_a_database_that_was_not_brought_up_to_date(file: Path)
 @pytest.mark.parametrize("readonly", [False, True])
 def test_a_file_that_is_no_database_is_refused(file: Path, content: bytes, readonly: bool) -> None:
     file.write_bytes(content)
-    with pytest.raises(StoreBroken, match=r"knowledge\.db cannot be opened"):
+    with pytest.raises(StoreBroken, match=r"knowledge\.db is damaged"):
         Store(file, readonly=readonly)
     assert file.read_bytes() == content
 
@@ -306,7 +330,7 @@ def test_a_database_of_the_first_shape_is_brought_up_to_date_and_keeps_its_files
 ) -> None:
     steps = migrations.STEPS
     monkeypatch.setattr(migrations, "STEPS", steps[:1])
-    store = Store(file)
+    store = Store(file, create=True)
     with store.transaction() as db:
         db.execute(
             "INSERT INTO files (id, folder, path, status, due_at, created_at, changed_at)"

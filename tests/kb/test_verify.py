@@ -8,7 +8,7 @@ from kb.catalog import Catalog, Listed
 from kb.layout import DATABASE, LEXICAL
 from kb.rebuild import renew
 from kb.verify import SHOWN, index_agrees, verify
-from tests.kb.bases import Base
+from tests.kb.bases import FOLDER, Base
 
 
 @pytest.fixture
@@ -16,10 +16,17 @@ def whole(base: Base, tmp_path: Path) -> Listed:
     """Documents that came, changed and went."""
     base.put("a.md", "# Fever\n\nGive fluids. Measure twice a day.")
     base.put("b.md", "Wash your hands. " * 40)
+    completed(base, "b.md")
     base.put("a.md", "# Fever\n\nGive more fluids. Measure three times a day.")
     base.put("c.md", "To be removed.")
     base.remove("c.md")
     return Catalog(tmp_path).get("handbook")
+
+
+def completed(base: Base, path: str) -> None:
+    file = base.ledger.find(FOLDER, path)
+    assert file is not None
+    base.ledger.completed(file, size=1, mtime_ns=1)
 
 
 def damage(base: Base, sql: str) -> None:
@@ -59,6 +66,15 @@ def test_an_empty_knowledge_base_is_clean(tmp_path: Path) -> None:
             "is dead although its document is alive",
         ),
         ("DELETE FROM files WHERE path = 'b.md'", "belongs to no file"),
+        (
+            "UPDATE documents SET dead_seq = 4 WHERE id = 2",
+            "file b.md is completed without a living document",
+        ),
+        (
+            "UPDATE chunks SET dead_seq = 4 WHERE document_id = 2",
+            "document 2 is alive without a passage",
+        ),
+        ("DELETE FROM chunks WHERE document_id = 2", "document 2 is alive without a passage"),
         ("UPDATE chunks SET seq = 99 WHERE document_id = 2", "is newer than"),
         ("UPDATE meta SET value = '6' WHERE key = 'generation'", "behind the database's 6"),
         ("UPDATE meta SET value = '1' WHERE key = 'generation'", "ahead of the database's 1"),
