@@ -33,6 +33,14 @@ class Stamp:
     mtime_ns: int
 
 
+class Refused(Unreadable):
+    """The version `stamp` of a file cannot be turned into text; the next one may well be."""
+
+    def __init__(self, code: str, message: str, stamp: Stamp) -> None:
+        super().__init__(code, message)
+        self.stamp = stamp
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A file's bytes at one moment."""
@@ -89,7 +97,7 @@ def read(
     for `settle` seconds. `now` is epoch seconds.
 
     Raises FileNotFoundError (also for what is no regular file inside `root`), StillChanging,
-    Unreadable (`too_large`, `unreadable`), OSError.
+    Refused (`too_large`), Unreadable (`unreadable`), OSError.
     """
     name = PurePosixPath(path).name
     try:
@@ -102,9 +110,10 @@ def read(
         _must_be_inside(root, path, handle, before)
         _must_be_settled(name, before, 0.0 if closed else settle, now)
         if before.st_size > max_bytes:
-            raise Unreadable(
+            raise Refused(
                 "too_large",
                 f"{name} has {_mb(before.st_size)} MB; at most {_mb(max_bytes)} are read",
+                _version(before),
             )
         data = file.read(max_bytes + 1)
         after = os.fstat(handle)

@@ -57,7 +57,7 @@ class Intake:
         if ignored(path):
             return
         known = self._ledger.find(folder, path)
-        if known is None or known.status == "in_progress" or _version(known) != found:
+        if known is None or known.status in ("in_progress", "failed") or _version(known) != found:
             self._ledger.changed(
                 folder,
                 path,
