@@ -5,12 +5,16 @@ open file, so that nothing can be swapped in between.
 """
 
 import hashlib
+import logging
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from kb.errors import Transient, Unreadable
+
+log = logging.getLogger(__name__)
 
 _TEMPORARY = ("~", ".swp", ".swx", ".tmp", ".part", ".crdownload")
 _FILLING_SECONDS = 2.0
@@ -62,6 +66,24 @@ def ignored(path: str) -> bool:
         or (name.startswith("#") and name.endswith("#"))
         or any("\udc80" <= c <= "\udcff" for c in path)  # how Python shows undecodable bytes
     )
+
+
+def followed(root: Path) -> Iterator[tuple[Path, str | None]]:
+    """Each folder, parents first, alone and then with the relative path of each of its files that
+    count. What cannot be listed is said and left out."""
+    for name, folders, files in os.walk(root, onerror=unlisted):
+        folder = Path(name)
+        here = folder.relative_to(root)
+        yield folder, None
+        folders[:] = [name for name in folders if not ignored(name)]
+        for file in files:
+            path = (here / file).as_posix()
+            if not ignored(path):
+                yield folder, path
+
+
+def unlisted(error: OSError) -> None:
+    log.warning("something cannot be looked at: %s", error)
 
 
 def stamp(root: Path, path: str) -> Stamp | None:

@@ -4,18 +4,13 @@ Looks, and changes nothing. Nothing is reported as deleted while its disk is not
 (`ingest.presence`).
 """
 
-import logging
-import os
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from ingest.files import Stamp, ignored, same_entry, stamp
+from ingest.files import Stamp, followed, same_entry, stamp, unlisted
 from ingest.presence import Presence
 from ingest.watch import FileEvent
 from kb.ledger import File, Ledger
-
-log = logging.getLogger(__name__)
 
 
 class Sweeper:
@@ -58,7 +53,7 @@ def _walk(root: Path) -> tuple[dict[str, Stamp], list[Path]]:
     out: dict[str, Stamp] = {}
     devices: dict[Path, int] = {}
     mounts: list[Path] = []
-    for folder, path in _paths(root):
+    for folder, path in followed(root):
         try:
             if path is None:
                 devices[folder] = folder.stat().st_dev
@@ -67,25 +62,8 @@ def _walk(root: Path) -> tuple[dict[str, Stamp], list[Path]]:
             elif (found := stamp(root, path)) is not None:
                 out[path] = found
         except OSError as error:
-            _unlisted(error)
+            unlisted(error)
     return out, mounts
-
-
-def _paths(root: Path) -> Iterator[tuple[Path, str | None]]:
-    """Each folder, parents first, alone and then with the relative path of each of its files."""
-    for name, folders, files in os.walk(root, onerror=_unlisted):
-        folder = Path(name)
-        here = folder.relative_to(root)
-        yield folder, None
-        folders[:] = [name for name in folders if not ignored(name)]
-        for file in files:
-            path = (here / file).as_posix()
-            if not ignored(path):
-                yield folder, path
-
-
-def _unlisted(error: OSError) -> None:
-    log.warning("something cannot be looked at: %s", error)
 
 
 def _differs(known: File | None, found: Stamp) -> bool:

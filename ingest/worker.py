@@ -41,6 +41,7 @@ _SWEEP_SHARE = 10
 @dataclass(frozen=True, slots=True)
 class _Parts:
     writer: Writer
+    presence: Presence
     intake: Intake
     sweeper: Sweeper
     turns: Turns
@@ -173,8 +174,11 @@ class Worker:
         return [*map(Path, parts.writer.ledger.folders()), self._uploads]
 
     def _waiting(self, parts: _Parts) -> bool:
-        """Whether anything is in progress that can be finished now: its folder is there."""
-        return any(Path(folder).is_dir() for folder in parts.writer.ledger.waiting_folders())
+        """Whether anything is in progress that can be finished now: its disk is there."""
+        if not parts.turns.is_idle:
+            return True
+        waiting = parts.writer.ledger.waiting()
+        return any(parts.presence.is_there(Path(file.folder), file.path) for file in waiting)
 
     @contextmanager
     def _open(self) -> Iterator[_Parts]:
@@ -191,6 +195,7 @@ class Worker:
             with closing(Ahead(pipeline, settings, self._wake.set)) as ahead:
                 yield _Parts(
                     writer,
+                    presence,
                     Intake(
                         store,
                         ledger,

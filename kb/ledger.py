@@ -79,10 +79,10 @@ class Ledger:
         )
         return [_file(r) for r in self._store.rows(sql, (self._clock(), limit))]
 
-    def waiting_folders(self) -> list[str]:
-        """The folders that hold work, due or not."""
-        sql = "SELECT DISTINCT folder FROM files WHERE status = 'in_progress' ORDER BY folder"
-        return [str(r["folder"]) for r in self._store.rows(sql)]
+    def waiting(self) -> list[File]:
+        """All work, due or not."""
+        sql = "SELECT * FROM files WHERE status = 'in_progress' ORDER BY due_at, id"
+        return [_file(r) for r in self._store.rows(sql)]
 
     def next_due(self) -> float | None:
         """When the next file falls due that is not due yet; None when there is none."""

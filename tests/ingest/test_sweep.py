@@ -95,6 +95,24 @@ def test_an_empty_folder_on_another_device_is_an_unmounted_one(home: Home) -> No
     store.close()
 
 
+def test_what_people_leave_in_a_mount_point_does_not_make_it_a_mounted_disk(home: Home) -> None:
+    file = home.write("deep/a.md", "an okapi")
+    home.sweep()
+    store = Store(home.catalog.get("handbook").folder / "knowledge.db")
+    store.set_meta(f"device {home.docs}", "another")
+    file.unlink()
+    for left in (".gitkeep", ".NOT_MOUNTED", ".Trash-0/x.md", "a.md~"):
+        home.write(left, "nobody's document")
+    home.write("NOT_MOUNTED", "")
+    home.sweep()
+    assert states(home.kb()) == {"deep/a.md": "completed"}
+    # Nor is one event believed, or a file that was already on its way.
+    Ledger(store).changed(str(home.docs), "deep/a.md")
+    home.sweep()
+    assert files_of(home.kb(), "okapi") == ["deep/a.md"]
+    store.close()
+
+
 def test_a_folder_that_a_person_emptied_is_empty(home: Home) -> None:
     home.write("a.md", "an okapi").unlink()
     home.write("b.md", "a bongo")
