@@ -83,11 +83,13 @@ class Watcher:
         self._observer.join()
 
     def tend(self, folders: Sequence[Path]) -> None:
-        """Watch folders that have appeared; watch anew those that were replaced or unmounted."""
+        """Watch folders that have appeared; watch anew those that were replaced or unmounted. One
+        that was deleted and made again may look the same; then its old emitter has ended."""
+        alive = {emitter.watch for emitter in self._observer.emitters if emitter.is_alive()}
         for folder in folders:
             identity = _identity(folder)
             watch, known = self._watches.get(folder, (None, None))
-            if identity == known:
+            if identity == known and (watch is None or watch in alive):
                 continue
             if watch is not None:
                 self._observer.unschedule(watch)

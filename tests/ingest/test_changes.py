@@ -4,6 +4,7 @@ that is still there. Real files, and real inotify events."""
 import errno
 import logging
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
 
-from ingest import files
+from ingest import files, watch
 from ingest.files import read, same_entry
 from ingest.presence import Presence
 from ingest.sweep import Sweeper
@@ -245,6 +246,23 @@ def test_a_real_disk_that_is_unmounted_takes_nothing_along(home: Home, mounted: 
         eventually(lambda: states(kb) == {"disk/a.md": "completed"})
         time.sleep(0.5)  # several sweeps
         assert files_of(kb, "okapi") == ["disk/a.md"]
+
+
+def test_a_folder_that_is_deleted_and_made_anew_is_watched_anew(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Many disks give the new folder the old one's number; here all do.
+    monkeypatch.setattr(watch, "_identity", lambda folder: (1, 1) if folder.is_dir() else None)
+    kb = home.kb()
+    with home.following():
+        home.write("a.md", "an okapi")
+        eventually(lambda: files_of(kb, "okapi") == ["a.md"])
+        shutil.rmtree(home.docs)
+        home.docs.mkdir()
+        home.write("b.md", "a bongo")
+        eventually(lambda: states(kb) == {"b.md": "completed"})
+        home.write("b.md", "a tapir")  # no sweep comes to help
+        eventually(lambda: files_of(kb, "tapir") == ["b.md"])
 
 
 # -- clocks and lost events ------------------------------------------------------------------------
