@@ -57,7 +57,9 @@ class Intake:
         if ignored(path):
             return
         known = self._ledger.find(folder, path)
-        if known is None or known.status in ("in_progress", "failed") or _version(known) != found:
+        # Whoever closed a file or moved one here may have kept size and time; its bytes will tell.
+        # A sweep, and a file that is just being made, have nothing else to go by.
+        if event.kind != "changed" or known is None or _is_work(known, found):
             self._ledger.changed(
                 folder,
                 path,
@@ -126,5 +128,7 @@ class Intake:
         return parts[0] if taken is None or taken.path == path else None
 
 
-def _version(file: File) -> Stamp:
-    return Stamp(file.size, file.mtime_ns)
+def _is_work(known: File, found: Stamp) -> bool:
+    """Whether this version may be another than the one that is known."""
+    unfinished = known.status in ("in_progress", "failed")
+    return unfinished or Stamp(known.size, known.mtime_ns) != found

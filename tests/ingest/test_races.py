@@ -66,6 +66,16 @@ def test_a_failed_file_that_is_saved_again_is_read_again_whatever_its_times(home
         eventually(lambda: kb.ledger.all()[0].changed_at > failed.changed_at)
 
 
+def test_a_file_replaced_by_one_of_the_same_size_and_time_is_read(home: Home) -> None:
+    kb = home.kb()
+    with home.following():
+        file = home.write("a.md", "an okapi")
+        eventually(lambda: files_of(kb, "okapi") == ["a.md"])
+        replace(file, b"my bongo")
+        eventually(lambda: files_of(kb, "bongo") == ["a.md"])
+        assert files_of(kb, "okapi") == []
+
+
 def replace(file: Path, data: bytes) -> None:
     """Put another file in its place that was changed at the same moment."""
     draft = file.with_name(".draft")
