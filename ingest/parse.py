@@ -6,6 +6,7 @@ Knows nothing of formats (`ingest.formats`, which runs in the child).
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -24,8 +25,15 @@ _PATIENCE = 10
 """How much a patient child is nice."""
 
 
+_KILLED = {-number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+"""How a child ends that somebody else wanted gone: the kernel, short of memory; a service that is
+stopped, with all its processes. A crash by a file's fault looks otherwise."""
+_ENDING = 5.0
+"""Seconds in which a child that closed its output must be gone."""
+
+
 class ParserDown(Transient):
-    """The child process cannot be started; no file's fault."""
+    """The child process cannot be started, or was killed by others; no file's fault."""
 
 
 class Parser:
@@ -54,10 +62,13 @@ class Parser:
         head = json.dumps({"name": name, "size": len(data), "ocr": asdict(self._ocr)}).encode()
         reply, in_time = _exchange(child, head + b"\n" + data, self._settings.parse_seconds)
         if reply is None:
+            status = _ended(child)
             self.close()
             if not in_time:
                 seconds = f"{self._settings.parse_seconds:g}"
                 raise Unreadable("timeout", f"{name} could not be read within {seconds} seconds")
+            if status in _KILLED:
+                raise ParserDown(f"the document reader was killed while it read {name}")
             raise Unreadable(
                 "corrupt",
                 f"{name} made the reader crash: it is damaged, or needs more than"
@@ -157,6 +168,14 @@ def _exchange(
     finally:
         deadline.cancel()
     return reply, not deadline.passed.is_set()
+
+
+def _ended(child: subprocess.Popen[bytes]) -> int | None:
+    """How the child ended, if it does by itself."""
+    try:
+        return child.wait(_ENDING)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _close(stream: IO[bytes] | None) -> None:

@@ -31,6 +31,8 @@ _PATIENCE = 0.05
 """Seconds that an embedding call waits for a file that came alone and is just being read."""
 _CALM_AFTER = 20.0
 """Seconds without a file that came alone, after which a load's embedding calls may be longer."""
+_TRIES_IN_TIME = 3
+"""Times that a file may take too long to be read, before it is to blame and not a busy machine."""
 _UNKNOWN = Stamp(0, 0)
 """The version of a file that the next sweep shall find changed, so that it is tried again."""
 
@@ -223,6 +225,9 @@ class Turns:
         elif isinstance(problem, Transient):
             log.error("failed %s after %d attempts: %s", file.path, policy.attempts, message)
             ledger.failed(file, code, message, size=0, mtime_ns=0)
+        elif code == "timeout" and file.attempts + 1 < _TRIES_IN_TIME:
+            log.warning("%s; trying again in %g s", message, policy.max_seconds)
+            ledger.retry(file, code, message, delay=policy.max_seconds)
         else:
             log.error("failed %s (%s): %s", file.path, code, message)
             # Of the version that was read: the disk may hold a newer one, whose event comes yet.

@@ -9,9 +9,11 @@ import pytest
 
 from ingest.failures import classify, code_of
 from ingest.files import StillChanging, read
+from ingest.parse import Parser, ParserDown
 from ingest.settings import IngestSettings, RetryPolicy
 from kb.embedding import FakeEmbedder, Vectors
 from kb.errors import EmbedderDown, Permanent, StoreBroken, Transient, Unreadable
+from kb.records import Parsed
 from tests.ingest.documents import PNG, pdf
 from tests.ingest.homes import Home, eventually, files_of, states
 
@@ -88,6 +90,35 @@ def test_a_passing_failure_is_tried_again_until_it_passes(home: Home) -> None:
     assert embedder.calls == 3
     (file,) = home.kb().ledger.all()
     assert (file.status, file.attempts, file.error_code) == ("completed", 2, None)
+
+
+def test_a_reader_that_was_slow_or_killed_is_tried_again_and_the_old_passages_serve(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.settings = home.settings.model_copy(update={"retry_max_seconds": 0.02})
+    home.write("a.md", "an okapi")
+    home.sweep()
+    real = Parser.parse
+    errors: list[Exception] = []
+    served: list[list[str]] = []
+
+    def parse(self: Parser, path: str, data: bytes) -> Parsed:
+        served.append(files_of(home.kb(), "okapi"))
+        if errors:
+            raise errors.pop()
+        return real(self, path, data)
+
+    monkeypatch.setattr(Parser, "parse", parse)
+    errors += [ParserDown("killed"), Unreadable("timeout", "slow")]
+    home.write("a.md", "a bongo")
+    home.sweep()
+    assert files_of(home.kb(), "bongo") == ["a.md"]
+    assert served == [["a.md"]] * 3
+    errors += [Unreadable("timeout", "slow")] * 3
+    home.write("a.md", "a tapir")
+    home.sweep()
+    (file,) = home.kb().ledger.all()
+    assert (file.status, file.error_code, errors) == ("failed", "timeout", [])
 
 
 def test_old_passages_serve_while_new_ones_cannot_be_made(home: Home) -> None:

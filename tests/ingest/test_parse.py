@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ingest.parse import Parser
+from ingest.parse import Parser, ParserDown
 from ingest.settings import IngestSettings
 from kb.errors import Unreadable
 from tests.ingest.documents import PNG, archive, pdf, word
@@ -135,16 +136,31 @@ def test_what_cannot_be_read_is_said_in_one_sentence_with_the_name(
     assert "\n" not in str(caught.value)
 
 
-def test_a_killed_child_fails_one_file_and_the_next_is_read(parser: Parser) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_child_that_is_killed_is_no_files_fault(parser: Parser, number: int) -> None:
+    with pytest.raises(ParserDown, match=r"was killed while it read b\.txt"):
+        _ends_with(parser, number)
+    assert parser.parse("c.txt", b"third").text == "third"
+
+
+def test_a_child_that_crashes_fails_one_file_and_the_next_is_read(parser: Parser) -> None:
+    with pytest.raises(Unreadable, match=r"b\.txt made the reader crash") as caught:
+        _ends_with(parser, signal.SIGSEGV)
+    assert caught.value.code == "corrupt"
+    assert parser.parse("c.txt", b"third").text == "third"
+
+
+def _ends_with(parser: Parser, number: int) -> None:
+    """A signal meets the child while a file is with it."""
     assert parser.parse("a.txt", b"first").text == "first"
     assert parser.pid is not None
     os.kill(parser.pid, signal.SIGSTOP)  # so that the file is still with the child when it dies
-    killer = subprocess.Popen([sys.executable, "-c", _kill(parser.pid, 0.3)])
-    with pytest.raises(Unreadable, match=r"b\.txt made the reader crash") as caught:
+    killer = threading.Timer(0.3, _kill, (parser.pid, number))
+    killer.start()
+    try:
         parser.parse("b.txt", b"second")
-    killer.wait()
-    assert caught.value.code == "corrupt"
-    assert parser.parse("c.txt", b"third").text == "third"
+    finally:
+        killer.join()
 
 
 def test_a_hanging_child_fails_one_file_in_time_and_the_next_is_read() -> None:
@@ -201,8 +217,9 @@ def test_the_child_stays_light() -> None:
     assert done.stdout.strip() == b"[]"
 
 
-def _kill(pid: int, after: float) -> str:
-    return f"import os, time; time.sleep({after}); os.kill({pid}, 9)"
+def _kill(pid: int, number: int) -> None:
+    os.kill(pid, number)
+    os.kill(pid, signal.SIGCONT)
 
 
 def _is_dead(pid: int) -> bool:
