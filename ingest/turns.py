@@ -157,7 +157,8 @@ class Turns:
             if not isinstance(error, Transient):
                 log.exception("embedding failed")
             self._drop(list(dict.fromkeys(p.draft for p in passages)), error)
-        self._slices.took(passages, self._clock() - started)
+        else:  # how soon a call fails says nothing of how long one takes
+            self._slices.took(passages, self._clock() - started)
 
     def _finish(self) -> None:
         """Store what is whole: at once what came alone, together what came in bulk."""

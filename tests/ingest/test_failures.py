@@ -92,6 +92,20 @@ def test_a_passing_failure_is_tried_again_until_it_passes(home: Home) -> None:
     assert (file.status, file.attempts, file.error_code) == ("completed", 2, None)
 
 
+def test_an_embedder_that_is_away_does_not_make_calls_larger(home: Home) -> None:
+    sizes: list[int] = []
+
+    class Away(FlakyEmbedder):
+        def passages(self, texts: Sequence[str]) -> Vectors:
+            sizes.append(len(texts))
+            return super().passages(texts)
+
+    home.write("book.md", "\n".join(f"Sentence {n} of a long book." for n in range(2000)))
+    home.sweep(embedder=Away(4, EmbedderDown("no answer")))
+    assert states(home.kb()) == {"book.md": "completed"}
+    assert len(set(sizes[:5])) == 1 and sum(sizes[4:]) > 20 * sizes[0]
+
+
 def test_a_reader_that_was_slow_or_killed_is_tried_again_and_the_old_passages_serve(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
