@@ -4,9 +4,11 @@ A symbolic link is followed only to a file inside the watched folder, and that i
 open file, so that nothing can be swapped in between.
 """
 
+import fcntl
 import hashlib
 import logging
 import os
+import signal
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -115,8 +117,8 @@ def same_entry(root: Path, path: str, other: str) -> bool:
 def read(
     root: Path, path: str, *, max_bytes: int, settle: float, now: float, closed: bool = False
 ) -> Snapshot:
-    """Read a file that nobody is writing; one that was `closed` by its writer need not be quiet
-    for `settle` seconds. `now` is epoch seconds.
+    """Read a file that nobody is writing; one that was `closed` by its writer, or that nobody has
+    open for writing, need not be quiet for `settle` seconds. `now` is epoch seconds.
 
     Raises FileNotFoundError (also for what is no regular file inside `root`), StillChanging,
     Refused (`too_large`), Unreadable (`unreadable`), OSError.
@@ -130,7 +132,12 @@ def read(
     with os.fdopen(handle, "rb") as file:
         before = os.fstat(handle)
         _must_be_inside(root, path, handle, before)
-        _must_be_settled(name, before, 0.0 if closed else settle, now)
+        # A time stamp in the future (a copied file, another clock) says nothing; take the file.
+        age = now - before.st_mtime
+        if 0 <= age < settle and not closed and not _is_closed(handle):
+            raise StillChanging(name, settle - age)
+        if 0 <= age < _FILLING_SECONDS and not before.st_size:
+            raise StillChanging(name, _FILLING_SECONDS - age)
         if before.st_size > max_bytes:
             raise Refused(
                 "too_large",
@@ -150,12 +157,17 @@ def _must_be_inside(root: Path, path: str, handle: int, found: os.stat_result) -
         raise FileNotFoundError(path)
 
 
-def _must_be_settled(name: str, found: os.stat_result, settle: float, now: float) -> None:
-    age = now - found.st_mtime
-    quiet = settle if found.st_size else max(settle, _FILLING_SECONDS)
-    # A time stamp in the future (a copied file, another clock) says nothing; take the file.
-    if 0 <= age < quiet:
-        raise StillChanging(name, quiet - age)
+def _is_closed(handle: int) -> bool:
+    """Whether nobody has the file open for writing, as far as the kernel tells: it grants a lease
+    then. Not on every disk, and not for another user's file."""
+    try:
+        # Who opens the file in this very moment is told to us by a signal; this one does nothing.
+        fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError:
+        return False
+    return True
 
 
 def _version(found: os.stat_result) -> Stamp:

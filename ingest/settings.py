@@ -30,8 +30,8 @@ class RetryPolicy:
 class IngestSettings(Section):
     """How folders are followed and files are read."""
 
-    settle_seconds: Annotated[float, Field(ge=0)] = 0.1
-    """Quiet time after the last change of a file before it is taken, unless it was closed."""
+    settle_seconds: Annotated[float, Field(ge=0)] = 2.0
+    """Quiet time before a file is taken that somebody has open, or that may be."""
     sweep_seconds: Annotated[float, Field(gt=0)] = 120.0
     """How often folders are compared with the ledger; events can be lost."""
     max_file_mb: Annotated[int, Field(ge=1)] = 64

@@ -196,14 +196,7 @@ class Worker:
                 yield _Parts(
                     writer,
                     presence,
-                    Intake(
-                        store,
-                        ledger,
-                        presence,
-                        self._uploads,
-                        settings.settle_seconds,
-                        self._clock,
-                    ),
+                    Intake(store, ledger, presence, self._uploads, self._clock),
                     Sweeper(ledger, presence),
                     Turns(writer, pipeline, ahead, presence, settings, self._clock, self._rng),
                     remaker,

@@ -2,6 +2,7 @@
 
 import random
 import sqlite3
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -214,10 +215,11 @@ def test_delays_double_up_to_a_maximum_with_jitter() -> None:
 def test_a_file_that_is_being_written_is_left_alone(home: Home) -> None:
     file = home.write("a.md", "half a sen")
     written = file.stat().st_mtime
-    with pytest.raises(StillChanging) as caught:
-        read(home.docs, "a.md", max_bytes=99, settle=5, now=written + 1)
-    assert caught.value.wait == pytest.approx(4)
-    assert read(home.docs, "a.md", max_bytes=99, settle=5, now=written + 6).data == b"half a sen"
+    with file.open("a"):
+        with pytest.raises(StillChanging) as caught:
+            read(home.docs, "a.md", max_bytes=99, settle=5, now=written + 1)
+        assert caught.value.wait == pytest.approx(4)
+        assert read(home.docs, "a.md", max_bytes=99, settle=5, now=written + 6).data
     # An empty file is often about to be filled.
     file.write_bytes(b"")
     with pytest.raises(StillChanging):
@@ -226,12 +228,31 @@ def test_a_file_that_is_being_written_is_left_alone(home: Home) -> None:
 
 def test_a_slow_writer_is_waited_for(home: Home) -> None:
     kb = home.kb()
-    home.settings = IngestSettings(settle_seconds=0.3, sweep_seconds=3600)
-    with home.following(), (home.docs / "a.md").open("w") as file:
-        for word in ("one ", "okapi ", "and ", "another"):
-            file.write(word)
-            file.flush()
-            eventually(lambda: "a.md" in states(kb))
-            assert states(kb) == {"a.md": "in_progress"}
+    home.settings = IngestSettings(sweep_seconds=3600)  # as users have it
+    with home.following():
+        with (home.docs / "a.pdf").open("wb") as file:
+            data = pdf([["Okapi", "An okapi."]])
+            for begin in range(0, 300, 100):
+                file.write(data[begin : begin + 100])
+                file.flush()
+                eventually(lambda: "a.pdf" in states(kb))
+                time.sleep(0.5)
+                assert states(kb) == {"a.pdf": "in_progress"}
+            file.write(data[300:])
+        closed = time.monotonic()
+        eventually(lambda: files_of(kb, "okapi") == ["a.pdf"])
+        assert time.monotonic() - closed < home.settings.settle_seconds
+
+
+def test_a_file_that_nobody_has_open_is_taken_at_once_though_nobody_saw_it_closed(
+    home: Home,
+) -> None:
+    home.settings = IngestSettings(settle_seconds=3600)
+    file = home.write("a.md", "an okapi")
+    now = file.stat().st_mtime
+    with file.open("a"), pytest.raises(StillChanging):
+        read(home.docs, "a.md", max_bytes=99, settle=3600, now=now)
+    with file.open():  # somebody reads it
+        assert read(home.docs, "a.md", max_bytes=99, settle=3600, now=now).data == b"an okapi"
     home.sweep()
-    assert kb.search("okapi", 1).hits[0].chunk.text == "one okapi and another"
+    assert states(home.kb()) == {"a.md": "completed"}

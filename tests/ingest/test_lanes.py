@@ -63,7 +63,7 @@ def lanes(
     store = Store(home.catalog.get("handbook").folder / DATABASE)
     ledger = Ledger(store)
     uploads = home.catalog.uploads("handbook")
-    intake = Intake(store, ledger, Presence(store), uploads, 0.1)
+    intake = Intake(store, ledger, Presence(store), uploads)
     for events in batches:
         intake.apply(events, swept=swept)
     out = {known.path: known.bulk for known in ledger.all()}
