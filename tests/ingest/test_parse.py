@@ -51,6 +51,15 @@ def test_a_torn_character_does_not_turn_utf8_into_something_else(parser: Parser)
     assert parser.parse("a.txt", CHINESE.encode() + b"\xe4\xb8").text.startswith(CHINESE)
 
 
+@pytest.mark.parametrize("before", [250_000, 300_000, 600_000])
+def test_letters_that_come_late_in_a_large_text_decide_about_its_encoding(
+    parser: Parser, before: int
+) -> None:
+    text = "Open at nine. \n" * (before // 15) + CHINESE * 20
+    for encoding in ("gb18030", "utf-8"):
+        assert parser.parse("a.txt", text.encode(encoding)).text == text
+
+
 def test_html_in_an_old_encoding_is_read(parser: Parser) -> None:
     page = (
         '<html><head><meta charset="gb2312"><title>规定 &amp; 办法</title></head>'
