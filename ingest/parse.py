@@ -105,6 +105,7 @@ class Parser:
                     "-m",
                     "ingest.parse_child",
                     str(self._settings.parse_memory_mb),
+                    str(self._settings.max_text_mb),
                     str(_PATIENCE if self._patient else 0),
                 ],
                 stdin=subprocess.PIPE,

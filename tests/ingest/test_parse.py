@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,22 @@ def test_a_file_that_needs_too_much_memory_fails_alone() -> None:
         parser.parse("big.txt", ("试" * 20_000_000).encode())
     assert parser.parse("c.txt", b"third").text == "third"
     parser.close()
+
+
+def test_a_small_file_that_holds_too_much_text_fails_alone() -> None:
+    parser = Parser(IngestSettings(max_text_mb=1))
+    with closing(parser):
+        bomb = word("Fees", "An okapi. " * 150_000)
+        assert len(bomb) < 100_000
+        with pytest.raises(
+            Unreadable, match=r"^bomb\.docx holds \d MB of text; at most 1"
+        ) as caught:
+            parser.parse("bomb.docx", bomb)
+        assert caught.value.code == "too_large"
+        just = "试" * (2**20 // 3)
+        assert parser.parse("c.txt", just.encode()).text == just
+        with pytest.raises(Unreadable, match="MB of text"):
+            parser.parse("c.txt", (just + "试").encode())
 
 
 def test_a_module_among_the_documents_is_not_run(
