@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
@@ -263,6 +264,34 @@ def test_a_folder_that_is_deleted_and_made_anew_is_watched_anew(
         eventually(lambda: states(kb) == {"b.md": "completed"})
         home.write("b.md", "a tapir")  # no sweep comes to help
         eventually(lambda: files_of(kb, "tapir") == ["b.md"])
+
+
+def test_a_folder_that_cannot_be_watched_is_said_once_and_tried_again_now_and_then(
+    home: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now, tried = [1000.0], []
+    real = InotifyFD.add_callback
+
+    def full(self: InotifyFD, *arguments: Any) -> Any:
+        tried.append(now[0])
+        raise OSError(errno.ENOSPC, "inotify watch limit reached")
+
+    monkeypatch.setattr(InotifyFD, "add_callback", full)
+    watcher = watch.Watcher(lambda: None, lambda: now[0])
+    watcher.start([home.docs])
+    try:
+        for _ in range(130):
+            now[0] += 1
+            watcher.tend([home.docs])
+        assert tried == [1000.0, 1060.0, 1120.0]
+        assert caplog.text.count("cannot watch") == 1
+        monkeypatch.setattr(InotifyFD, "add_callback", real)
+        now[0] += 60
+        watcher.tend([home.docs])
+        home.write("a.md", "an okapi")
+        assert watcher.events.get(timeout=5).path == "a.md"
+    finally:
+        watcher.stop()
 
 
 # -- clocks and lost events ------------------------------------------------------------------------
