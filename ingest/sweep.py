@@ -5,6 +5,7 @@ Looks, and changes nothing. Nothing is reported as deleted while its disk is not
 """
 
 from collections import defaultdict
+from math import inf
 from pathlib import Path, PurePosixPath
 
 from ingest.files import Stamp, followed, same_entry, stamp, unlisted
@@ -20,8 +21,10 @@ class Sweeper:
         self._ledger = ledger
         self._presence = presence
 
-    def sweep(self, root: Path) -> list[FileEvent]:
-        """What the ledger does not know yet: moved, changed and deleted files."""
+    def sweep(self, root: Path, since: float = inf, until: float = inf) -> list[FileEvent]:
+        """What the ledger does not know yet: moved, changed and deleted files. A file's own time
+        says when it changed if that is between `since`, the last sweep, and `until`, now; an older
+        one may just have been moved here. Epoch seconds."""
         if not self._presence.is_there(root):
             return []
         disk, mounts = _walk(root)
@@ -39,7 +42,7 @@ class Sweeper:
         moves = _moves(gone, new)
         events = [FileEvent("moved", str(root), old, path) for old, path in moves.items()]
         events += [
-            FileEvent("changed", str(root), path)
+            FileEvent("changed", str(root), path, at=_within(since, found.mtime_ns / 1e9, until))
             for path, found in disk.items()
             if path not in moves.values() and _differs(known.get(path), found)
         ]
@@ -73,6 +76,10 @@ def _differs(known: File | None, found: Stamp) -> bool:
     if known.status in ("in_progress", "cancelled"):
         return False
     return (known.size, known.mtime_ns) != (found.size, found.mtime_ns)
+
+
+def _within(since: float, at: float, until: float) -> float | None:
+    return at if since <= at <= until else None
 
 
 def _is_gone(root: Path, path: str, alike: str) -> bool:

@@ -89,6 +89,7 @@ class Worker:
         self._stop = stop
         self._wake = threading.Event()
         self._next_sweep = 0.0
+        self._swept_at = float("inf")  # what happened before nobody waited for
         self._sweep_seconds = 0.0
 
     def stop(self) -> None:
@@ -151,11 +152,12 @@ class Worker:
     def _sweep(self, parts: _Parts) -> None:
         started = self._clock()
         for root in self._roots(parts):
-            events = parts.sweeper.sweep(root)
+            events = parts.sweeper.sweep(root, self._swept_at, started)
             if events:
                 log.info("sweep of %s found %d changes", root, len(events))
             parts.intake.apply(events, swept=True)
         now = self._clock()
+        self._swept_at = started
         self._sweep_seconds = now - started
         self._next_sweep = now + self._settings.sweep_seconds
 

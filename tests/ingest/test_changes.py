@@ -362,6 +362,27 @@ def test_events_that_the_kernel_drops_are_made_good_by_a_sweep(
 # -- how long it took ------------------------------------------------------------------------------
 
 
+def test_a_file_whose_event_was_lost_counts_from_its_change(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.settings = home.settings.model_copy(update={"sweep_seconds": 1.0})
+    monkeypatch.setattr(watch.Watcher, "put", lambda self, event: None)
+    kb = home.kb()
+    old = home.write("old.md", "an okapi")
+    os.utime(old, (1, 1))
+    with home.following():
+        home.write("a.md", "a bongo")
+        eventually(lambda: states(kb) == {"a.md": "completed", "old.md": "completed"})
+        before = sum(h.seconds for h in latency.histograms(kb.store))
+        home.write("b.md", "a tapir")  # just after a sweep
+        os.utime(old)
+        written = time.time()
+        eventually(lambda: states(kb).get("b.md") == "completed")
+        waited = time.time() - written
+    taken = sum(h.seconds for h in latency.histograms(kb.store)) - before
+    assert before < 60 and taken > waited
+
+
 def test_what_became_searchable_and_what_went_is_counted(home: Home) -> None:
     kb = home.kb()
     with home.following():
