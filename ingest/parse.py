@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -30,6 +31,13 @@ _KILLED = {-number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT,
 stopped, with all its processes. A crash by a file's fault looks otherwise."""
 _ENDING = 5.0
 """Seconds in which a child that closed its output must be gone."""
+
+
+def means(settings: IngestSettings, environ: Mapping[str, str]) -> str:
+    """What decides whether a file can be read at all: a file that failed may not, with others."""
+    limits = {"max_file_mb", "max_text_mb", "parse_seconds", "parse_memory_mb"}
+    ocr = asdict(scans.choose(settings, environ))
+    return json.dumps(settings.model_dump(include=limits) | {"ocr": ocr}, sort_keys=True)
 
 
 class ParserDown(Transient):

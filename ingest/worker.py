@@ -4,6 +4,7 @@ Knows no other knowledge base and no process. Whoever starts it handles what it 
 """
 
 import logging
+import os
 import queue
 import random
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 from ingest.ahead import Ahead
 from ingest.compaction import Compactor
 from ingest.intake import Intake
+from ingest.parse import means
 from ingest.pipeline import Pipeline
 from ingest.presence import Presence
 from ingest.remaking import Remaker, embedder_of
@@ -191,6 +193,10 @@ class Worker:
         ):
             store, ledger = writer.store, writer.ledger
             ledger.hasten(settings.retry_max_seconds)
+            with store.transaction():
+                if store.meta("means") != (now := means(settings, os.environ)):
+                    ledger.doubt_failed()
+                    store.set_meta("means", now)
             presence = Presence(store)
             embedder = embedder_of(store, self._embedder, self._others)
             pipeline = Pipeline(store, ledger, embedder, self._kb_settings, settings)

@@ -167,6 +167,12 @@ class Ledger:
                 (self._clock() + at_most,),
             )
 
+    def doubt_failed(self) -> None:
+        """What failed may no longer fail: which versions did is forgotten, so that a sweep finds
+        them changed."""
+        with self._store.transaction() as db:
+            db.execute("UPDATE files SET size = 0, mtime_ns = 0 WHERE status = 'failed'")
+
     def renamed(self, file: File, folder: str, path: str, *, reread: bool = False) -> None:
         """The same bytes under a new path; whatever the ledger knew there is forgotten. `reread`
         also forgets which version of the bytes is known, so that they are read again."""

@@ -5,12 +5,15 @@ import shutil
 import threading
 from pathlib import Path
 
+import pytest
+
 from ingest.presence import Presence
 from ingest.sweep import Sweeper
 from ingest.watch import FileEvent
 from kb.embedding import FakeEmbedder
 from kb.ledger import Ledger
 from kb.store import Store
+from tests.ingest.documents import PNG
 from tests.ingest.homes import Home, files_of, states
 
 
@@ -120,6 +123,28 @@ def test_a_folder_that_a_person_emptied_is_empty(home: Home) -> None:
     (home.docs / "b.md").unlink()
     home.sweep()
     assert states(home.kb()) == {}
+
+
+def test_what_failed_is_tried_again_when_other_means_of_reading_are_there(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TESSDATA_PREFIX", str(tmp_path))
+    home.settings = home.settings.model_copy(update={"max_file_mb": 1})
+    (home.docs / "a.png").write_bytes(PNG)
+    home.write("b.txt", "an okapi" + " " * 2**20)
+    kb = home.kb()
+    home.sweep()
+    first = kb.ledger.all()
+    assert {file.error_code for file in first} == {"unsupported_type", "too_large"}
+    home.sweep()
+    assert kb.ledger.all() == first
+    (tmp_path / "eng.traineddata").touch()  # OCR is installed, after a fashion
+    home.sweep()
+    (image,) = (file for file in kb.ledger.all() if file.path == "a.png")
+    assert image.error_code != "unsupported_type"
+    home.settings = home.settings.model_copy(update={"max_file_mb": 2})
+    home.sweep()
+    assert states(kb)["b.txt"] == "completed"
 
 
 def test_work_in_progress_is_not_reported_twice(home: Home) -> None:
