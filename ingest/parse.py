@@ -46,13 +46,14 @@ class ParserDown(Transient):
 
 class Parser:
     """Starts its child with the first file, if not before. For one thread; `close` when done, from
-    any. `patient`: other processes come first where processors are scarce."""
+    any: it starts no other. `patient`: other processes come first where processors are scarce."""
 
     def __init__(self, settings: IngestSettings, *, patient: bool = False) -> None:
         self._settings = settings
         self._patient = patient
         self._ocr = scans.choose(settings, os.environ)
         self._child: subprocess.Popen[bytes] | None = None
+        self._is_closed = False
 
     @property
     def pid(self) -> int | None:
@@ -71,7 +72,7 @@ class Parser:
         reply, in_time = _exchange(child, head + b"\n" + data, self._settings.parse_seconds)
         if reply is None:
             status = _ended(child)
-            self.close()
+            self._end()
             if not in_time:
                 seconds = f"{self._settings.parse_seconds:g}"
                 raise Unreadable("timeout", f"{name} could not be read within {seconds} seconds")
@@ -87,7 +88,11 @@ class Parser:
         return Parsed(reply["text"], reply["title"], tuple(reply["pages"]))
 
     def close(self) -> None:
-        """End the child, whatever it is doing."""
+        """End the child, whatever it is doing, and one that is just being started."""
+        self._is_closed = True
+        self._end()
+
+    def _end(self) -> None:
         child, self._child = self._child, None
         if child is not None:
             child.kill()
@@ -98,7 +103,7 @@ class Parser:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._child is not None and self._child.poll() is None:
             return self._child
-        self.close()
+        self._end()
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(paths),
@@ -124,9 +129,10 @@ class Parser:
         except OSError as error:
             raise ParserDown(f"the document reader cannot be started: {error}") from error
         self._child = child
-        ready, _ = _exchange(child, b"", _START_SECONDS)
+        # Looked at after the child can be seen: so either `close` ends it, or this does.
+        ready = None if self._is_closed else _exchange(child, b"", _START_SECONDS)[0]
         if ready is None:
-            self.close()
+            self._end()
             raise ParserDown("the document reader does not start")
         return child
 

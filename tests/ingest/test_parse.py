@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -185,6 +186,24 @@ def test_a_hanging_child_fails_one_file_in_time_and_the_next_is_read() -> None:
     assert caught.value.code == "timeout"
     assert parser.parse("c.txt", b"third").text == "third"
     parser.close()
+
+
+def test_a_parser_that_is_closed_while_its_child_starts_ends_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parser = Parser(IngestSettings())
+    real = subprocess.Popen
+    children: list[subprocess.Popen[bytes]] = []
+
+    def closed_meanwhile(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        children.append(real(*arguments, **options))
+        parser.close()  # from another thread, in life
+        return children[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", closed_meanwhile)
+    with pytest.raises(ParserDown):
+        parser.parse("a.txt", b"x")
+    assert [child.poll() for child in children] == [-signal.SIGKILL]
 
 
 def test_a_file_that_needs_too_much_memory_fails_alone() -> None:
