@@ -29,9 +29,15 @@ class Presence:
         return all(self._is_present(place) for place in (root, *above))
 
     def saw(self, root: Path, mounts: list[Path]) -> None:
-        """These folders below `root` are on devices of their own."""
+        """These folders below `root` are on devices of their own. One that was, and is known to
+        be an ordinary folder now, may be deleted like any other."""
         for mount in mounts:
             self._is_present(mount)
+        for place in set(self._below(root)).difference(mounts):
+            if self._is_present(place) and not place.is_mount():
+                with self._store.transaction() as db:
+                    db.execute("DELETE FROM meta WHERE key = ?", (f"device {place}",))
+                self._mounts[root].remove(place)
         if new := set(mounts).difference(self._below(root)):
             self._mounts[root] += sorted(new)
 

@@ -223,6 +223,26 @@ def test_a_mount_below_the_folder_that_vanishes_deletes_nothing(home: Home) -> N
     store.close()
 
 
+def test_a_disk_that_is_gone_for_good_is_forgotten_when_its_folder_is_used_again(
+    home: Home,
+) -> None:
+    home.write("disk/a.md", "an okapi")
+    home.sweep()
+    store = Store(home.catalog.get("handbook").folder / DATABASE)
+    store.set_meta(f"device {home.docs / 'disk'}", "another")  # as if a disk had been there
+    shutil.rmtree(home.docs / "disk")
+    home.sweep()
+    assert set(states(home.kb())) == {"disk/a.md"}
+    home.write("disk/gone.md", "nothing will ever be mounted here again")
+    home.sweep()
+    assert set(states(home.kb())) == {"disk/gone.md"}
+    shutil.rmtree(home.docs / "disk")
+    home.sweep()
+    assert states(home.kb()) == {}
+    assert store.meta(f"device {home.docs / 'disk'}") is None
+    store.close()
+
+
 @pytest.fixture
 def mounted(home: Home) -> Iterator[Path]:
     """A disk of its own below the watched folder."""
