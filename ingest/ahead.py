@@ -70,6 +70,7 @@ class _Lane:
         self._bulk = bulk
         self._mine = threading.local()
         self._parsers: list[Parser] = []
+        self._is_closed = False
         name = "parse-bulk" if bulk else "parse"
         self.threads = ThreadPoolExecutor(settings.parse_at_once, name)
 
@@ -78,13 +79,15 @@ class _Lane:
         if not hasattr(self._mine, "parser"):
             self._mine.parser = Parser(self._settings, patient=self._bulk)
             self._parsers.append(self._mine.parser)
+            if self._is_closed:  # looked at after it can be seen, as `close` may have gone by
+                self._mine.parser.close()
         made: Parser = self._mine.parser
         return made
 
     def close(self) -> None:
-        # A thread that waits for its child sees it end; one that just started a child ends too.
+        # A thread that waits for its child sees it end; one that would start a child may not.
         self.threads.shutdown(wait=False, cancel_futures=True)
-        for _ in range(2):
-            for parser in self._parsers:
-                parser.close()
-            self.threads.shutdown()
+        self._is_closed = True
+        for parser in list(self._parsers):
+            parser.close()
+        self.threads.shutdown()

@@ -4,13 +4,19 @@ A symbolic link is followed only to a file inside the watched folder, and that i
 open file, so that nothing can be swapped in between.
 """
 
+import fcntl
 import hashlib
+import logging
 import os
+import signal
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from kb.errors import Transient, Unreadable
+
+log = logging.getLogger(__name__)
 
 _TEMPORARY = ("~", ".swp", ".swx", ".tmp", ".part", ".crdownload")
 _FILLING_SECONDS = 2.0
@@ -31,6 +37,14 @@ class Stamp:
 
     size: int
     mtime_ns: int
+
+
+class Refused(Unreadable):
+    """The version `stamp` of a file cannot be turned into text; the next one may well be."""
+
+    def __init__(self, code: str, message: str, stamp: Stamp) -> None:
+        super().__init__(code, message)
+        self.stamp = stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,24 @@ def ignored(path: str) -> bool:
         or (name.startswith("#") and name.endswith("#"))
         or any("\udc80" <= c <= "\udcff" for c in path)  # how Python shows undecodable bytes
     )
+
+
+def followed(root: Path) -> Iterator[tuple[Path, str | None]]:
+    """Each folder, parents first, alone and then with the relative path of each of its files that
+    count. What cannot be listed is said and left out."""
+    for name, folders, files in os.walk(root, onerror=unlisted):
+        folder = Path(name)
+        here = folder.relative_to(root)
+        yield folder, None
+        folders[:] = [name for name in folders if not ignored(name)]
+        for file in files:
+            path = (here / file).as_posix()
+            if not ignored(path):
+                yield folder, path
+
+
+def unlisted(error: OSError) -> None:
+    log.warning("something cannot be looked at: %s", error)
 
 
 def stamp(root: Path, path: str) -> Stamp | None:
@@ -85,11 +117,11 @@ def same_entry(root: Path, path: str, other: str) -> bool:
 def read(
     root: Path, path: str, *, max_bytes: int, settle: float, now: float, closed: bool = False
 ) -> Snapshot:
-    """Read a file that nobody is writing; one that was `closed` by its writer need not be quiet
-    for `settle` seconds. `now` is epoch seconds.
+    """Read a file that nobody is writing; one that was `closed` by its writer, or that nobody has
+    open for writing, need not be quiet for `settle` seconds. `now` is epoch seconds.
 
     Raises FileNotFoundError (also for what is no regular file inside `root`), StillChanging,
-    Unreadable (`too_large`, `unreadable`), OSError.
+    Refused (`too_large`), Unreadable (`unreadable`), OSError.
     """
     name = PurePosixPath(path).name
     try:
@@ -100,11 +132,17 @@ def read(
     with os.fdopen(handle, "rb") as file:
         before = os.fstat(handle)
         _must_be_inside(root, path, handle, before)
-        _must_be_settled(name, before, 0.0 if closed else settle, now)
+        # A time stamp in the future (a copied file, another clock) says nothing; take the file.
+        age = now - before.st_mtime
+        if 0 <= age < settle and not closed and not _is_closed(handle):
+            raise StillChanging(name, settle - age)
+        if 0 <= age < _FILLING_SECONDS and not before.st_size:
+            raise StillChanging(name, _FILLING_SECONDS - age)
         if before.st_size > max_bytes:
-            raise Unreadable(
+            raise Refused(
                 "too_large",
                 f"{name} has {_mb(before.st_size)} MB; at most {_mb(max_bytes)} are read",
+                _version(before),
             )
         data = file.read(max_bytes + 1)
         after = os.fstat(handle)
@@ -119,12 +157,17 @@ def _must_be_inside(root: Path, path: str, handle: int, found: os.stat_result) -
         raise FileNotFoundError(path)
 
 
-def _must_be_settled(name: str, found: os.stat_result, settle: float, now: float) -> None:
-    age = now - found.st_mtime
-    quiet = settle if found.st_size else max(settle, _FILLING_SECONDS)
-    # A time stamp in the future (a copied file, another clock) says nothing; take the file.
-    if 0 <= age < quiet:
-        raise StillChanging(name, quiet - age)
+def _is_closed(handle: int) -> bool:
+    """Whether nobody has the file open for writing, as far as the kernel tells: it grants a lease
+    then. Not on every disk, and not for another user's file."""
+    try:
+        # Who opens the file in this very moment is told to us by a signal; this one does nothing.
+        fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError:
+        return False
+    return True
 
 
 def _version(found: os.stat_result) -> Stamp:

@@ -11,6 +11,9 @@ from ingest.watch import FileEvent
 from kb.ledger import File, Ledger
 from kb.store import Store
 
+_MOMENT = 0.1
+"""Seconds in which a file that was made may be closed, and one that went away may be back."""
+
 
 class Intake:
     """Writes events of one knowledge base into its ledger. Events are hints: the disk decides.
@@ -22,14 +25,12 @@ class Intake:
         ledger: Ledger,
         presence: Presence,
         uploads: Path,
-        settle: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._ledger = ledger
         self._presence = presence
         self._uploads = str(uploads)
-        self._settle = settle
         self._clock = clock
         self._bursts = Bursts()
 
@@ -57,12 +58,14 @@ class Intake:
         if ignored(path):
             return
         known = self._ledger.find(folder, path)
-        if known is None or known.status == "in_progress" or _version(known) != found:
+        # Whoever closed a file or moved one here may have kept size and time; its bytes will tell.
+        # A sweep, and a file that is just being made, have nothing else to go by.
+        if event.kind != "changed" or known is None or _is_work(known, found):
             self._ledger.changed(
                 folder,
                 path,
                 # Whoever closed or moved a file is done with it. Others may still be writing.
-                delay=self._settle if event.kind == "changed" else 0.0,
+                delay=_MOMENT if event.kind == "changed" else 0.0,
                 file_id=self._file_id(folder, path),
                 at=event.at,
                 bulk=many or self._is_bulk(event, path, known),
@@ -86,7 +89,7 @@ class Intake:
         folder = Path(event.folder)
         gone = stamp(folder, path) is None and self._presence.is_there(folder, path)
         if gone and self._ledger.find(event.folder, path) is not None:
-            self._ledger.changed(event.folder, path, delay=self._settle, at=event.at)
+            self._ledger.changed(event.folder, path, delay=_MOMENT, at=event.at)
 
     def _moved(self, event: FileEvent, many: bool) -> None:
         folder, path, dest = event.folder, event.path, event.dest
@@ -126,5 +129,7 @@ class Intake:
         return parts[0] if taken is None or taken.path == path else None
 
 
-def _version(file: File) -> Stamp:
-    return Stamp(file.size, file.mtime_ns)
+def _is_work(known: File, found: Stamp) -> bool:
+    """Whether this version may be another than the one that is known."""
+    unfinished = known.status in ("in_progress", "failed")
+    return unfinished or Stamp(known.size, known.mtime_ns) != found

@@ -6,9 +6,11 @@ Knows nothing of formats (`ingest.formats`, which runs in the child).
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -24,19 +26,34 @@ _PATIENCE = 10
 """How much a patient child is nice."""
 
 
+_KILLED = {-number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+"""How a child ends that somebody else wanted gone: the kernel, short of memory; a service that is
+stopped, with all its processes. A crash by a file's fault looks otherwise."""
+_ENDING = 5.0
+"""Seconds in which a child that closed its output must be gone."""
+
+
+def means(settings: IngestSettings, environ: Mapping[str, str]) -> str:
+    """What decides whether a file can be read at all: a file that failed may not, with others."""
+    limits = {"max_file_mb", "max_text_mb", "parse_seconds", "parse_memory_mb"}
+    ocr = asdict(scans.choose(settings, environ))
+    return json.dumps(settings.model_dump(include=limits) | {"ocr": ocr}, sort_keys=True)
+
+
 class ParserDown(Transient):
-    """The child process cannot be started; no file's fault."""
+    """The child process cannot be started, or was killed by others; no file's fault."""
 
 
 class Parser:
     """Starts its child with the first file, if not before. For one thread; `close` when done, from
-    any. `patient`: other processes come first where processors are scarce."""
+    any: it starts no other. `patient`: other processes come first where processors are scarce."""
 
     def __init__(self, settings: IngestSettings, *, patient: bool = False) -> None:
         self._settings = settings
         self._patient = patient
         self._ocr = scans.choose(settings, os.environ)
         self._child: subprocess.Popen[bytes] | None = None
+        self._is_closed = False
 
     @property
     def pid(self) -> int | None:
@@ -54,10 +71,13 @@ class Parser:
         head = json.dumps({"name": name, "size": len(data), "ocr": asdict(self._ocr)}).encode()
         reply, in_time = _exchange(child, head + b"\n" + data, self._settings.parse_seconds)
         if reply is None:
-            self.close()
+            status = _ended(child)
+            self._end()
             if not in_time:
                 seconds = f"{self._settings.parse_seconds:g}"
                 raise Unreadable("timeout", f"{name} could not be read within {seconds} seconds")
+            if status in _KILLED:
+                raise ParserDown(f"the document reader was killed while it read {name}")
             raise Unreadable(
                 "corrupt",
                 f"{name} made the reader crash: it is damaged, or needs more than"
@@ -68,7 +88,11 @@ class Parser:
         return Parsed(reply["text"], reply["title"], tuple(reply["pages"]))
 
     def close(self) -> None:
-        """End the child, whatever it is doing."""
+        """End the child, whatever it is doing, and one that is just being started."""
+        self._is_closed = True
+        self._end()
+
+    def _end(self) -> None:
         child, self._child = self._child, None
         if child is not None:
             child.kill()
@@ -79,7 +103,7 @@ class Parser:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._child is not None and self._child.poll() is None:
             return self._child
-        self.close()
+        self._end()
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(paths),
@@ -94,6 +118,7 @@ class Parser:
                     "-m",
                     "ingest.parse_child",
                     str(self._settings.parse_memory_mb),
+                    str(self._settings.max_text_mb),
                     str(_PATIENCE if self._patient else 0),
                 ],
                 stdin=subprocess.PIPE,
@@ -104,9 +129,10 @@ class Parser:
         except OSError as error:
             raise ParserDown(f"the document reader cannot be started: {error}") from error
         self._child = child
-        ready, _ = _exchange(child, b"", _START_SECONDS)
+        # Looked at after the child can be seen: so either `close` ends it, or this does.
+        ready = None if self._is_closed else _exchange(child, b"", _START_SECONDS)[0]
         if ready is None:
-            self.close()
+            self._end()
             raise ParserDown("the document reader does not start")
         return child
 
@@ -157,6 +183,14 @@ def _exchange(
     finally:
         deadline.cancel()
     return reply, not deadline.passed.is_set()
+
+
+def _ended(child: subprocess.Popen[bytes]) -> int | None:
+    """How the child ended, if it does by itself."""
+    try:
+        return child.wait(_ENDING)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _close(stream: IO[bytes] | None) -> None:

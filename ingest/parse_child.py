@@ -17,9 +17,9 @@ from typing import Any, BinaryIO
 Request = tuple[str, bytes, dict[str, Any]]
 
 
-def main(memory_mb: int, nice: int) -> None:
-    """Serve until end of input. `memory_mb` limits this process's own memory; `nice` is how far it
-    steps back behind others."""
+def main(memory_mb: int, text_mb: int, nice: int) -> None:
+    """Serve until end of input. `memory_mb` limits this process's own memory, `text_mb` a reply's
+    text, which the parent has to hold; `nice` is how far it steps back behind others."""
     os.nice(nice)
     limit = memory_mb * 2**20
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
@@ -43,6 +43,9 @@ def main(memory_mb: int, nice: int) -> None:
         name, data, ocr = requests.get()
         try:
             parsed = read(name, data, ocr=Ocr(**ocr), progress=page_done)
+            if (size := len(parsed.text.encode(errors="replace"))) > text_mb * 2**20:
+                said = f"{name} holds {size / 2**20:.0f} MB of text; at most {text_mb} are taken"
+                raise Unreadable("too_large", said)
             reply: dict[str, object] = {
                 "text": parsed.text,
                 "title": parsed.title,
@@ -76,4 +79,4 @@ def _send(replies: BinaryIO, reply: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:]))

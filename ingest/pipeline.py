@@ -13,11 +13,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from ingest.files import Snapshot, read
+from ingest.files import Refused, Snapshot, Stamp, read
 from ingest.parse import Parser
 from ingest.settings import IngestSettings
 from kb.chunking import chunk, first_heading
 from kb.embedding import Embedder
+from kb.errors import Unreadable
 from kb.ledger import File, Ledger
 from kb.records import Parsed, Piece
 from kb.settings import KbSettings
@@ -30,8 +31,7 @@ class Draft:
     """A file on its way into the knowledge base. `parsed` is None where nothing is to be stored."""
 
     file: File
-    size: int
-    mtime_ns: int
+    stamp: Stamp
     sha256: str
     parsed: Parsed | None = None
     pieces: Sequence[Piece] = ()
@@ -70,7 +70,7 @@ class Pipeline:
         self._clock = clock
 
     def begin(self, file: File, parser: Parser) -> Draft:
-        """Raises FileNotFoundError, StillChanging, Unreadable, ParserDown, OSError."""
+        """Raises FileNotFoundError, StillChanging, Refused, Unreadable, ParserDown, OSError."""
         snapshot = read(
             Path(file.folder),
             file.path,
@@ -79,7 +79,7 @@ class Pipeline:
             now=self._clock(),
             closed=file.closed,
         )
-        draft = Draft(file, snapshot.stamp.size, snapshot.stamp.mtime_ns, snapshot.sha256)
+        draft = Draft(file, snapshot.stamp, snapshot.sha256)
         if not self._is_known(file, snapshot):
             draft.parsed = self._parse(file, snapshot, parser)
             draft.pieces = chunk(draft.parsed.text, self._chunk_tokens)
@@ -120,7 +120,10 @@ class Pipeline:
         return live is not None and live.sha256 == snapshot.sha256
 
     def _parse(self, file: File, snapshot: Snapshot, parser: Parser) -> Parsed:
-        parsed = parser.parse(file.path, snapshot.data)
+        try:
+            parsed = parser.parse(file.path, snapshot.data)
+        except Unreadable as error:
+            raise Refused(error.code, str(error), snapshot.stamp) from error
         title = parsed.title or first_heading(parsed.text) or PurePosixPath(file.path).stem
         return Parsed(parsed.text, title, parsed.pages)
 

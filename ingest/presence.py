@@ -1,13 +1,15 @@
 """Whether watched folders, and disks mounted below them, are really there.
 
-A folder that is missing, or is empty on another device than before, is one whose disk is not
-mounted: then nothing below it is known to be deleted. Says so once, and when it is back.
+A folder that is missing, or holds no document on another device than before, is one whose disk is
+not mounted: then nothing below it is known to be deleted. What people leave in a mount point
+(`.gitkeep`, an empty NOT_MOUNTED) is no document. Says so once, and when it is back.
 """
 
 import logging
 import os
 from pathlib import Path
 
+from ingest.files import followed, stamp
 from kb.store import Store
 
 log = logging.getLogger(__name__)
@@ -27,9 +29,15 @@ class Presence:
         return all(self._is_present(place) for place in (root, *above))
 
     def saw(self, root: Path, mounts: list[Path]) -> None:
-        """These folders below `root` are on devices of their own."""
+        """These folders below `root` are on devices of their own. One that was, and is known to
+        be an ordinary folder now, may be deleted like any other."""
         for mount in mounts:
             self._is_present(mount)
+        for place in set(self._below(root)).difference(mounts):
+            if self._is_present(place) and not place.is_mount():
+                with self._store.transaction() as db:
+                    db.execute("DELETE FROM meta WHERE key = ?", (f"device {place}",))
+                self._mounts[root].remove(place)
         if new := set(mounts).difference(self._below(root)):
             self._mounts[root] += sorted(new)
 
@@ -45,13 +53,8 @@ class Presence:
     def _is_present(self, place: Path) -> bool:
         key = f"device {place}"
         known = self._store.meta(key)
-        try:
-            device = str(place.stat().st_dev)
-            with os.scandir(place) as entries:
-                empty = next(entries, None) is None
-        except OSError:
-            device, empty = "", True
-        present = bool(device) and not (empty and known not in (None, device))
+        device = _device(place)
+        present = bool(device) and (known in (None, device) or _holds_documents(place))
         if present:
             if known != device:
                 self._store.set_meta(key, device)
@@ -62,3 +65,24 @@ class Presence:
             log.warning("%s is missing; what is known of it is kept until it is back", place)
             self._absent.add(place)
         return present
+
+
+def _device(place: Path) -> str:
+    """Empty for a folder that is not there, or that cannot be looked into."""
+    try:
+        with os.scandir(place):
+            return str(place.stat().st_dev)
+    except OSError:
+        return ""
+
+
+def _holds_documents(place: Path) -> bool:
+    return any(path is not None and _is_document(place, path) for _, path in followed(place))
+
+
+def _is_document(place: Path, path: str) -> bool:
+    try:
+        found = stamp(place, path)
+    except OSError:
+        return False
+    return found is not None and found.size > 0

@@ -30,11 +30,13 @@ class RetryPolicy:
 class IngestSettings(Section):
     """How folders are followed and files are read."""
 
-    settle_seconds: Annotated[float, Field(ge=0)] = 0.1
-    """Quiet time after the last change of a file before it is taken, unless it was closed."""
+    settle_seconds: Annotated[float, Field(ge=0)] = 2.0
+    """Quiet time before a file is taken that somebody has open, or that may be."""
     sweep_seconds: Annotated[float, Field(gt=0)] = 120.0
     """How often folders are compared with the ledger; events can be lost."""
     max_file_mb: Annotated[int, Field(ge=1)] = 64
+    max_text_mb: Annotated[int, Field(ge=1)] = 32
+    """Text that may come out of one file; a small archive can hold hundreds of times its size."""
     parse_seconds: Annotated[float, Field(gt=0)] = 60.0
     """Time after which the reading of one file (of a scan: of one page) is given up."""
     parse_memory_mb: Annotated[int, Field(ge=128)] = 2048

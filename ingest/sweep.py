@@ -4,18 +4,14 @@ Looks, and changes nothing. Nothing is reported as deleted while its disk is not
 (`ingest.presence`).
 """
 
-import logging
-import os
 from collections import defaultdict
-from collections.abc import Iterator
+from math import inf
 from pathlib import Path, PurePosixPath
 
-from ingest.files import Stamp, ignored, same_entry, stamp
+from ingest.files import Stamp, followed, same_entry, stamp, unlisted
 from ingest.presence import Presence
 from ingest.watch import FileEvent
 from kb.ledger import File, Ledger
-
-log = logging.getLogger(__name__)
 
 
 class Sweeper:
@@ -25,8 +21,10 @@ class Sweeper:
         self._ledger = ledger
         self._presence = presence
 
-    def sweep(self, root: Path) -> list[FileEvent]:
-        """What the ledger does not know yet: moved, changed and deleted files."""
+    def sweep(self, root: Path, since: float = inf, until: float = inf) -> list[FileEvent]:
+        """What the ledger does not know yet: moved, changed and deleted files. A file's own time
+        says when it changed if that is between `since`, the last sweep, and `until`, now; an older
+        one may just have been moved here. Epoch seconds."""
         if not self._presence.is_there(root):
             return []
         disk, mounts = _walk(root)
@@ -44,7 +42,7 @@ class Sweeper:
         moves = _moves(gone, new)
         events = [FileEvent("moved", str(root), old, path) for old, path in moves.items()]
         events += [
-            FileEvent("changed", str(root), path)
+            FileEvent("changed", str(root), path, at=_within(since, found.mtime_ns / 1e9, until))
             for path, found in disk.items()
             if path not in moves.values() and _differs(known.get(path), found)
         ]
@@ -58,7 +56,7 @@ def _walk(root: Path) -> tuple[dict[str, Stamp], list[Path]]:
     out: dict[str, Stamp] = {}
     devices: dict[Path, int] = {}
     mounts: list[Path] = []
-    for folder, path in _paths(root):
+    for folder, path in followed(root):
         try:
             if path is None:
                 devices[folder] = folder.stat().st_dev
@@ -67,25 +65,8 @@ def _walk(root: Path) -> tuple[dict[str, Stamp], list[Path]]:
             elif (found := stamp(root, path)) is not None:
                 out[path] = found
         except OSError as error:
-            _unlisted(error)
+            unlisted(error)
     return out, mounts
-
-
-def _paths(root: Path) -> Iterator[tuple[Path, str | None]]:
-    """Each folder, parents first, alone and then with the relative path of each of its files."""
-    for name, folders, files in os.walk(root, onerror=_unlisted):
-        folder = Path(name)
-        here = folder.relative_to(root)
-        yield folder, None
-        folders[:] = [name for name in folders if not ignored(name)]
-        for file in files:
-            path = (here / file).as_posix()
-            if not ignored(path):
-                yield folder, path
-
-
-def _unlisted(error: OSError) -> None:
-    log.warning("something cannot be looked at: %s", error)
 
 
 def _differs(known: File | None, found: Stamp) -> bool:
@@ -95,6 +76,10 @@ def _differs(known: File | None, found: Stamp) -> bool:
     if known.status in ("in_progress", "cancelled"):
         return False
     return (known.size, known.mtime_ns) != (found.size, found.mtime_ns)
+
+
+def _within(since: float, at: float, until: float) -> float | None:
+    return at if since <= at <= until else None
 
 
 def _is_gone(root: Path, path: str, alike: str) -> bool:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from ingest.ahead import Ahead, version
 from ingest.failures import classify, code_of
-from ingest.files import Stamp, StillChanging, stamp
+from ingest.files import Refused, Stamp, StillChanging, stamp
 from ingest.pipeline import Draft, Pipeline
 from ingest.presence import Presence
 from ingest.settings import IngestSettings
 from ingest.slices import Slices
 from ingest.writer import Writer
 from kb import latency
-from kb.errors import StoreBroken, Transient, Unreadable
+from kb.errors import Permanent, StoreBroken, Transient, Unreadable
 from kb.ledger import File
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ _PATIENCE = 0.05
 """Seconds that an embedding call waits for a file that came alone and is just being read."""
 _CALM_AFTER = 20.0
 """Seconds without a file that came alone, after which a load's embedding calls may be longer."""
+_TRIES_IN_TIME = 3
+"""Times that a file may take too long to be read, before it is to blame and not a busy machine."""
 _UNKNOWN = Stamp(0, 0)
 """The version of a file that the next sweep shall find changed, so that it is tried again."""
 
@@ -155,7 +157,8 @@ class Turns:
             if not isinstance(error, Transient):
                 log.exception("embedding failed")
             self._drop(list(dict.fromkeys(p.draft for p in passages)), error)
-        self._slices.took(passages, self._clock() - started)
+        else:  # how soon a call fails says nothing of how long one takes
+            self._slices.took(passages, self._clock() - started)
 
     def _finish(self) -> None:
         """Store what is whole: at once what came alone, together what came in bulk."""
@@ -190,7 +193,8 @@ class Turns:
         generation = self._writer.publish()
         with self._writer.store.transaction():
             for draft in stored:
-                self._writer.ledger.completed(draft.file, size=draft.size, mtime_ns=draft.mtime_ns)
+                known = draft.stamp
+                self._writer.ledger.completed(draft.file, size=known.size, mtime_ns=known.mtime_ns)
             self._note("searchable", [draft.file for draft in stored])
         for draft in stored:
             log.info(
@@ -204,9 +208,9 @@ class Turns:
     def _drop(self, drafts: Sequence[Draft], error: Exception) -> None:
         self._drafts = [draft for draft in self._drafts if draft not in drafts]
         for draft in drafts:
-            self._failed(draft.file, error)
+            self._failed(draft.file, error, draft.stamp)
 
-    def _failed(self, file: File, error: Exception) -> None:
+    def _failed(self, file: File, error: Exception, version: Stamp = _UNKNOWN) -> None:
         """Try again later, or give up: then the old passages go, as they are no longer true."""
         if isinstance(error, StoreBroken):
             raise error  # the knowledge base is damaged, not this file
@@ -222,18 +226,25 @@ class Turns:
         elif isinstance(problem, Transient):
             log.error("failed %s after %d attempts: %s", file.path, policy.attempts, message)
             ledger.failed(file, code, message, size=0, mtime_ns=0)
+        elif code == "timeout" and file.attempts + 1 < _TRIES_IN_TIME:
+            log.warning("%s; trying again in %g s", message, policy.max_seconds)
+            ledger.retry(file, code, message, delay=policy.max_seconds)
         else:
             log.error("failed %s (%s): %s", file.path, code, message)
-            self._retire(file, code, message)
+            # Of the version that was read: the disk may hold a newer one, whose event comes yet.
+            # A file without permission was not, and each sweep tries it: permissions leave no
+            # other trace.
+            self._retire(file, problem, problem.stamp if isinstance(problem, Refused) else version)
 
-    def _retire(self, file: File, code: str, message: str) -> None:
-        # A file without permission is tried again by each sweep: permissions leave no other trace.
-        found = None if code == "unreadable" else stamp(Path(file.folder), file.path)
-        version = found or _UNKNOWN
+    def _retire(self, file: File, problem: Permanent, version: Stamp) -> None:
         with self._writer.store.transaction():
             now = self._writer.ledger.get(file.id)
             if now is not None and now.changed_at == file.changed_at:
                 self._writer.store.retire(file.id)
                 self._writer.ledger.failed(
-                    file, code, message, size=version.size, mtime_ns=version.mtime_ns
+                    file,
+                    code_of(problem),
+                    str(problem),
+                    size=version.size,
+                    mtime_ns=version.mtime_ns,
                 )

@@ -34,6 +34,8 @@ _LISTENED: list[type[wd.FileSystemEvent]] = [
     wd.DirDeletedEvent,
 ]
 _BACKLOG = 20_000
+_AGAIN = 60.0
+"""Seconds until a folder that could not be watched is tried again."""
 # How long the two halves of a move are waited for. The kernel tells both at once; watchdog's own
 # half second holds up whatever comes behind a move.
 InotifyMoveEventGrouper.delay = 0.02
@@ -67,6 +69,7 @@ class Watcher:
         self._notify = notify
         self._clock = clock
         self._watches: dict[Path, tuple[ObservedWatch, tuple[int, int]]] = {}
+        self._refused: dict[Path, float] = {}  # folders that could not be watched: not before then
         # Full events: a file moved in from outside is told from one that is being created.
         self._observer: BaseObserver = InotifyObserver(generate_full_events=True)
         # Watchdog tells of lost events only in its log.
@@ -83,16 +86,18 @@ class Watcher:
         self._observer.join()
 
     def tend(self, folders: Sequence[Path]) -> None:
-        """Watch folders that have appeared; watch anew those that were replaced or unmounted."""
+        """Watch folders that have appeared; watch anew those that were replaced or unmounted. One
+        that was deleted and made again may look the same; then its old emitter has ended."""
+        alive = {emitter.watch for emitter in self._observer.emitters if emitter.is_alive()}
         for folder in folders:
             identity = _identity(folder)
             watch, known = self._watches.get(folder, (None, None))
-            if identity == known:
+            if identity == known and (watch is None or watch in alive):
                 continue
             if watch is not None:
                 self._observer.unschedule(watch)
                 del self._watches[folder]
-            if identity is not None:
+            if identity is not None and self._clock() >= self._refused.get(folder, 0.0):
                 self._watch(folder, identity)
 
     def want_sweep(self) -> None:
@@ -114,8 +119,11 @@ class Watcher:
             )
         except OSError as error:
             # Most often the limit of inotify watches. The periodic sweep still sees changes.
-            log.warning("cannot watch %s (%s); changes are seen by the sweep", folder, error)
+            if folder not in self._refused:
+                log.warning("cannot watch %s (%s); changes are seen by the sweep", folder, error)
+            self._refused[folder] = self._clock() + _AGAIN
             return
+        self._refused.pop(folder, None)
         self._watches[folder] = (watch, identity)
         self.want_sweep()
 

@@ -4,6 +4,7 @@ Knows no other knowledge base and no process. Whoever starts it handles what it 
 """
 
 import logging
+import os
 import queue
 import random
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 from ingest.ahead import Ahead
 from ingest.compaction import Compactor
 from ingest.intake import Intake
+from ingest.parse import means
 from ingest.pipeline import Pipeline
 from ingest.presence import Presence
 from ingest.remaking import Remaker, embedder_of
@@ -41,6 +43,7 @@ _SWEEP_SHARE = 10
 @dataclass(frozen=True, slots=True)
 class _Parts:
     writer: Writer
+    presence: Presence
     intake: Intake
     sweeper: Sweeper
     turns: Turns
@@ -88,6 +91,7 @@ class Worker:
         self._stop = stop
         self._wake = threading.Event()
         self._next_sweep = 0.0
+        self._swept_at = float("inf")  # what happened before nobody waited for
         self._sweep_seconds = 0.0
 
     def stop(self) -> None:
@@ -150,11 +154,12 @@ class Worker:
     def _sweep(self, parts: _Parts) -> None:
         started = self._clock()
         for root in self._roots(parts):
-            events = parts.sweeper.sweep(root)
+            events = parts.sweeper.sweep(root, self._swept_at, started)
             if events:
                 log.info("sweep of %s found %d changes", root, len(events))
             parts.intake.apply(events, swept=True)
         now = self._clock()
+        self._swept_at = started
         self._sweep_seconds = now - started
         self._next_sweep = now + self._settings.sweep_seconds
 
@@ -173,8 +178,11 @@ class Worker:
         return [*map(Path, parts.writer.ledger.folders()), self._uploads]
 
     def _waiting(self, parts: _Parts) -> bool:
-        """Whether anything is in progress that can be finished now: its folder is there."""
-        return any(Path(folder).is_dir() for folder in parts.writer.ledger.waiting_folders())
+        """Whether anything is in progress that can be finished now: its disk is there."""
+        if not parts.turns.is_idle:
+            return True
+        waiting = parts.writer.ledger.waiting()
+        return any(parts.presence.is_there(Path(file.folder), file.path) for file in waiting)
 
     @contextmanager
     def _open(self) -> Iterator[_Parts]:
@@ -185,20 +193,18 @@ class Worker:
         ):
             store, ledger = writer.store, writer.ledger
             ledger.hasten(settings.retry_max_seconds)
+            with store.transaction():
+                if store.meta("means") != (now := means(settings, os.environ)):
+                    ledger.doubt_failed()
+                    store.set_meta("means", now)
             presence = Presence(store)
             embedder = embedder_of(store, self._embedder, self._others)
             pipeline = Pipeline(store, ledger, embedder, self._kb_settings, settings)
             with closing(Ahead(pipeline, settings, self._wake.set)) as ahead:
                 yield _Parts(
                     writer,
-                    Intake(
-                        store,
-                        ledger,
-                        presence,
-                        self._uploads,
-                        settings.settle_seconds,
-                        self._clock,
-                    ),
+                    presence,
+                    Intake(store, ledger, presence, self._uploads, self._clock),
                     Sweeper(ledger, presence),
                     Turns(writer, pipeline, ahead, presence, settings, self._clock, self._rng),
                     remaker,

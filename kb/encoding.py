@@ -16,6 +16,7 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _COMMON = frozenset((*range(0xA1, 0xA4), *range(0xB0, 0xD8)))
 """Lead bytes of GB 2312's punctuation and of its first level: the 3,755 most frequent."""
 _SAMPLE = 256 * 1024
@@ -38,7 +39,7 @@ def decode(raw: bytes) -> str | None:
         torn = lenient.count("\ufffd")
         if 20 * torn < sum(1 for c in lenient if c > "\x7f"):
             return lenient
-    name = _detect(raw[:_SAMPLE])
+    name = _detect(_sample(raw))
     return None if name is None else raw.decode(name, errors="replace")
 
 
@@ -46,6 +47,13 @@ def clean(text: str) -> str:
     """Line ends become `\\n`; byte order mark and control characters go; nothing else changes."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     return _CONTROLS.sub("", text)
+
+
+def _sample(raw: bytes) -> bytes:
+    """The part that decides: where the letters beyond ASCII are, with what stands before them."""
+    first = None if b"\0" in raw else _NOT_ASCII.search(raw)  # with NULs, every byte may be a half
+    start = max(0, first.start() - _SAMPLE // 2) if first else 0
+    return raw[start : start + _SAMPLE]
 
 
 def _detect(sample: bytes) -> str | None:

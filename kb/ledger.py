@@ -79,10 +79,10 @@ class Ledger:
         )
         return [_file(r) for r in self._store.rows(sql, (self._clock(), limit))]
 
-    def waiting_folders(self) -> list[str]:
-        """The folders that hold work, due or not."""
-        sql = "SELECT DISTINCT folder FROM files WHERE status = 'in_progress' ORDER BY folder"
-        return [str(r["folder"]) for r in self._store.rows(sql)]
+    def waiting(self) -> list[File]:
+        """All work, due or not."""
+        sql = "SELECT * FROM files WHERE status = 'in_progress' ORDER BY due_at, id"
+        return [_file(r) for r in self._store.rows(sql)]
 
     def next_due(self) -> float | None:
         """When the next file falls due that is not due yet; None when there is none."""
@@ -166,6 +166,12 @@ class Ledger:
                 "UPDATE files SET due_at = min(due_at, ?) WHERE status = 'in_progress'",
                 (self._clock() + at_most,),
             )
+
+    def doubt_failed(self) -> None:
+        """What failed may no longer fail: which versions did is forgotten, so that a sweep finds
+        them changed."""
+        with self._store.transaction() as db:
+            db.execute("UPDATE files SET size = 0, mtime_ns = 0 WHERE status = 'failed'")
 
     def renamed(self, file: File, folder: str, path: str, *, reread: bool = False) -> None:
         """The same bytes under a new path; whatever the ledger knew there is forgotten. `reread`

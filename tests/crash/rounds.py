@@ -33,8 +33,9 @@ class Rounds:
         self._home = home
         self._rng = rng
         self._settings = settings or {}
-        self.folder = Folder(home / "docs", rng)
-        self.listed: Listed = Catalog(home).add("handbook", "fake-64", 0, self.folder.root)
+        catalog = Catalog(home)
+        self.folder = Folder(home / "docs", catalog.uploads("handbook"), rng)
+        self.listed: Listed = catalog.add("handbook", "fake-64", 0, self.folder.root)
         self.kills = {"starting": 0, "working": 0}
 
     def run(self, rounds: int, say: Callable[[str], None] = lambda line: None) -> None:
@@ -85,6 +86,8 @@ class Rounds:
         for _ in range(self._rng.randint(1, 15)):
             self.folder.happen()
             time.sleep(self._rng.uniform(0, pause))
+        if self._rng.random() < 0.3:
+            self.folder.load()
 
     # -- what must hold --------------------------------------------------------------------------
 
@@ -138,6 +141,11 @@ class Rounds:
         kb = self._reader()
         try:
             after = {file.id: file for file in kb.ledger.all()}
+            # The folder has been still since `before`: what went is off the disk. A sweep would
+            # take it in again, and nobody would know.
+            there = {file.path for file in after.values()}
+            for path in self.folder.files().keys() & {file.path for file in before.values()}:
+                assert path in there, f"{path} is on disk, was known, and is not"
             for file in before.values():
                 now = after.get(file.id)
                 if file.status == "completed" and now and now.changed_at == file.changed_at:
@@ -172,7 +180,8 @@ def _found(kb: KnowledgeBase, word: str) -> list[str]:
     By words alone: to the fake embedder, passages that differ in one word are much alike.
     """
     hits = kb.search(word, 100, mode="lexical").hits
-    return sorted({h.filename for h in hits if f"{word} " in h.chunk.text})
+    files = [kb.ledger.get(h.file_id) for h in hits if f"{word} " in h.chunk.text]
+    return sorted({file.path if file else "nobody's" for file in files})
 
 
 def _held(kb: KnowledgeBase) -> set[int]:

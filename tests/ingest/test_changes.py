@@ -4,16 +4,18 @@ that is still there. Real files, and real inotify events."""
 import errno
 import logging
 import os
+import shutil
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
 
-from ingest import files
+from ingest import files, watch
 from ingest.files import read, same_entry
 from ingest.presence import Presence
 from ingest.sweep import Sweeper
@@ -221,6 +223,26 @@ def test_a_mount_below_the_folder_that_vanishes_deletes_nothing(home: Home) -> N
     store.close()
 
 
+def test_a_disk_that_is_gone_for_good_is_forgotten_when_its_folder_is_used_again(
+    home: Home,
+) -> None:
+    home.write("disk/a.md", "an okapi")
+    home.sweep()
+    store = Store(home.catalog.get("handbook").folder / DATABASE)
+    store.set_meta(f"device {home.docs / 'disk'}", "another")  # as if a disk had been there
+    shutil.rmtree(home.docs / "disk")
+    home.sweep()
+    assert set(states(home.kb())) == {"disk/a.md"}
+    home.write("disk/gone.md", "nothing will ever be mounted here again")
+    home.sweep()
+    assert set(states(home.kb())) == {"disk/gone.md"}
+    shutil.rmtree(home.docs / "disk")
+    home.sweep()
+    assert states(home.kb()) == {}
+    assert store.meta(f"device {home.docs / 'disk'}") is None
+    store.close()
+
+
 @pytest.fixture
 def mounted(home: Home) -> Iterator[Path]:
     """A disk of its own below the watched folder."""
@@ -245,6 +267,51 @@ def test_a_real_disk_that_is_unmounted_takes_nothing_along(home: Home, mounted: 
         eventually(lambda: states(kb) == {"disk/a.md": "completed"})
         time.sleep(0.5)  # several sweeps
         assert files_of(kb, "okapi") == ["disk/a.md"]
+
+
+def test_a_folder_that_is_deleted_and_made_anew_is_watched_anew(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Many disks give the new folder the old one's number; here all do.
+    monkeypatch.setattr(watch, "_identity", lambda folder: (1, 1) if folder.is_dir() else None)
+    kb = home.kb()
+    with home.following():
+        home.write("a.md", "an okapi")
+        eventually(lambda: files_of(kb, "okapi") == ["a.md"])
+        shutil.rmtree(home.docs)
+        home.docs.mkdir()
+        home.write("b.md", "a bongo")
+        eventually(lambda: states(kb) == {"b.md": "completed"})
+        home.write("b.md", "a tapir")  # no sweep comes to help
+        eventually(lambda: files_of(kb, "tapir") == ["b.md"])
+
+
+def test_a_folder_that_cannot_be_watched_is_said_once_and_tried_again_now_and_then(
+    home: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now, tried = [1000.0], []
+    real = InotifyFD.add_callback
+
+    def full(self: InotifyFD, *arguments: Any) -> Any:
+        tried.append(now[0])
+        raise OSError(errno.ENOSPC, "inotify watch limit reached")
+
+    monkeypatch.setattr(InotifyFD, "add_callback", full)
+    watcher = watch.Watcher(lambda: None, lambda: now[0])
+    watcher.start([home.docs])
+    try:
+        for _ in range(130):
+            now[0] += 1
+            watcher.tend([home.docs])
+        assert tried == [1000.0, 1060.0, 1120.0]
+        assert caplog.text.count("cannot watch") == 1
+        monkeypatch.setattr(InotifyFD, "add_callback", real)
+        now[0] += 60
+        watcher.tend([home.docs])
+        home.write("a.md", "an okapi")
+        assert watcher.events.get(timeout=5).path == "a.md"
+    finally:
+        watcher.stop()
 
 
 # -- clocks and lost events ------------------------------------------------------------------------
@@ -313,6 +380,27 @@ def test_events_that_the_kernel_drops_are_made_good_by_a_sweep(
 
 
 # -- how long it took ------------------------------------------------------------------------------
+
+
+def test_a_file_whose_event_was_lost_counts_from_its_change(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.settings = home.settings.model_copy(update={"sweep_seconds": 1.0})
+    monkeypatch.setattr(watch.Watcher, "put", lambda self, event: None)
+    kb = home.kb()
+    old = home.write("old.md", "an okapi")
+    os.utime(old, (1, 1))
+    with home.following():
+        home.write("a.md", "a bongo")
+        eventually(lambda: states(kb) == {"a.md": "completed", "old.md": "completed"})
+        before = sum(h.seconds for h in latency.histograms(kb.store))
+        home.write("b.md", "a tapir")  # just after a sweep
+        os.utime(old)
+        written = time.time()
+        eventually(lambda: states(kb).get("b.md") == "completed")
+        waited = time.time() - written
+    taken = sum(h.seconds for h in latency.histograms(kb.store)) - before
+    assert before < 60 and taken > waited
 
 
 def test_what_became_searchable_and_what_went_is_counted(home: Home) -> None:

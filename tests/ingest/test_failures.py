@@ -2,6 +2,7 @@
 
 import random
 import sqlite3
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 
 from ingest.failures import classify, code_of
 from ingest.files import StillChanging, read
+from ingest.parse import Parser, ParserDown
 from ingest.settings import IngestSettings, RetryPolicy
 from kb.embedding import FakeEmbedder, Vectors
 from kb.errors import EmbedderDown, Permanent, StoreBroken, Transient, Unreadable
+from kb.records import Parsed
 from tests.ingest.documents import PNG, pdf
 from tests.ingest.homes import Home, eventually, files_of, states
 
@@ -88,6 +91,49 @@ def test_a_passing_failure_is_tried_again_until_it_passes(home: Home) -> None:
     assert embedder.calls == 3
     (file,) = home.kb().ledger.all()
     assert (file.status, file.attempts, file.error_code) == ("completed", 2, None)
+
+
+def test_an_embedder_that_is_away_does_not_make_calls_larger(home: Home) -> None:
+    sizes: list[int] = []
+
+    class Away(FlakyEmbedder):
+        def passages(self, texts: Sequence[str]) -> Vectors:
+            sizes.append(len(texts))
+            return super().passages(texts)
+
+    home.write("book.md", "\n".join(f"Sentence {n} of a long book." for n in range(2000)))
+    home.sweep(embedder=Away(4, EmbedderDown("no answer")))
+    assert states(home.kb()) == {"book.md": "completed"}
+    assert len(set(sizes[:5])) == 1 and sum(sizes[4:]) > 20 * sizes[0]
+
+
+def test_a_reader_that_was_slow_or_killed_is_tried_again_and_the_old_passages_serve(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.settings = home.settings.model_copy(update={"retry_max_seconds": 0.02})
+    home.write("a.md", "an okapi")
+    home.sweep()
+    real = Parser.parse
+    errors: list[Exception] = []
+    served: list[list[str]] = []
+
+    def parse(self: Parser, path: str, data: bytes) -> Parsed:
+        served.append(files_of(home.kb(), "okapi"))
+        if errors:
+            raise errors.pop()
+        return real(self, path, data)
+
+    monkeypatch.setattr(Parser, "parse", parse)
+    errors += [ParserDown("killed"), Unreadable("timeout", "slow")]
+    home.write("a.md", "a bongo")
+    home.sweep()
+    assert files_of(home.kb(), "bongo") == ["a.md"]
+    assert served == [["a.md"]] * 3
+    errors += [Unreadable("timeout", "slow")] * 3
+    home.write("a.md", "a tapir")
+    home.sweep()
+    (file,) = home.kb().ledger.all()
+    assert (file.status, file.error_code, errors) == ("failed", "timeout", [])
 
 
 def test_old_passages_serve_while_new_ones_cannot_be_made(home: Home) -> None:
@@ -169,10 +215,11 @@ def test_delays_double_up_to_a_maximum_with_jitter() -> None:
 def test_a_file_that_is_being_written_is_left_alone(home: Home) -> None:
     file = home.write("a.md", "half a sen")
     written = file.stat().st_mtime
-    with pytest.raises(StillChanging) as caught:
-        read(home.docs, "a.md", max_bytes=99, settle=5, now=written + 1)
-    assert caught.value.wait == pytest.approx(4)
-    assert read(home.docs, "a.md", max_bytes=99, settle=5, now=written + 6).data == b"half a sen"
+    with file.open("a"):
+        with pytest.raises(StillChanging) as caught:
+            read(home.docs, "a.md", max_bytes=99, settle=5, now=written + 1)
+        assert caught.value.wait == pytest.approx(4)
+        assert read(home.docs, "a.md", max_bytes=99, settle=5, now=written + 6).data
     # An empty file is often about to be filled.
     file.write_bytes(b"")
     with pytest.raises(StillChanging):
@@ -181,12 +228,31 @@ def test_a_file_that_is_being_written_is_left_alone(home: Home) -> None:
 
 def test_a_slow_writer_is_waited_for(home: Home) -> None:
     kb = home.kb()
-    home.settings = IngestSettings(settle_seconds=0.3, sweep_seconds=3600)
-    with home.following(), (home.docs / "a.md").open("w") as file:
-        for word in ("one ", "okapi ", "and ", "another"):
-            file.write(word)
-            file.flush()
-            eventually(lambda: "a.md" in states(kb))
-            assert states(kb) == {"a.md": "in_progress"}
+    home.settings = IngestSettings(sweep_seconds=3600)  # as users have it
+    with home.following():
+        with (home.docs / "a.pdf").open("wb") as file:
+            data = pdf([["Okapi", "An okapi."]])
+            for begin in range(0, 300, 100):
+                file.write(data[begin : begin + 100])
+                file.flush()
+                eventually(lambda: "a.pdf" in states(kb))
+                time.sleep(0.5)
+                assert states(kb) == {"a.pdf": "in_progress"}
+            file.write(data[300:])
+        closed = time.monotonic()
+        eventually(lambda: files_of(kb, "okapi") == ["a.pdf"])
+        assert time.monotonic() - closed < home.settings.settle_seconds
+
+
+def test_a_file_that_nobody_has_open_is_taken_at_once_though_nobody_saw_it_closed(
+    home: Home,
+) -> None:
+    home.settings = IngestSettings(settle_seconds=3600)
+    file = home.write("a.md", "an okapi")
+    now = file.stat().st_mtime
+    with file.open("a"), pytest.raises(StillChanging):
+        read(home.docs, "a.md", max_bytes=99, settle=3600, now=now)
+    with file.open():  # somebody reads it
+        assert read(home.docs, "a.md", max_bytes=99, settle=3600, now=now).data == b"an okapi"
     home.sweep()
-    assert kb.search("okapi", 1).hits[0].chunk.text == "one okapi and another"
+    assert states(home.kb()) == {"a.md": "completed"}

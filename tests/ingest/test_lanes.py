@@ -7,6 +7,7 @@ import pytest
 
 from ingest.ahead import Ahead
 from ingest.bursts import MANY, Bursts
+from ingest.files import Stamp
 from ingest.intake import Intake
 from ingest.pipeline import Draft, Passage
 from ingest.presence import Presence
@@ -26,7 +27,7 @@ def file(name: str, *, bulk: bool = False, changed_at: float = 1.0) -> File:
 
 
 def draft(of: File, *costs: int) -> Draft:
-    out = Draft(of, 1, 1, "")
+    out = Draft(of, Stamp(1, 1), "")
     out.passages = tuple(Passage(out, i, f"{of.id}{i}", cost) for i, cost in enumerate(costs))
     out.vectors = [None] * len(costs)
     out.missing = len(costs)
@@ -62,7 +63,7 @@ def lanes(
     store = Store(home.catalog.get("handbook").folder / DATABASE)
     ledger = Ledger(store)
     uploads = home.catalog.uploads("handbook")
-    intake = Intake(store, ledger, Presence(store), uploads, 0.1)
+    intake = Intake(store, ledger, Presence(store), uploads)
     for events in batches:
         intake.apply(events, swept=swept)
     out = {known.path: known.bulk for known in ledger.all()}
@@ -189,7 +190,7 @@ class Reading:
     def begin(self, of: File, parser: object) -> Draft:
         if of.bulk:
             assert self.released.wait(10)
-        return Draft(of, 1, 1, "")
+        return Draft(of, Stamp(1, 1), "")
 
 
 def test_scans_in_a_bulk_load_keep_no_fresh_file_waiting() -> None:

@@ -5,13 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ingest.parse import Parser
+from ingest.parse import Parser, ParserDown
 from ingest.settings import IngestSettings
 from kb.errors import Unreadable
 from tests.ingest.documents import PNG, archive, pdf, word
@@ -48,6 +51,15 @@ def test_only_line_ends_and_controls_change(parser: Parser) -> None:
 
 def test_a_torn_character_does_not_turn_utf8_into_something_else(parser: Parser) -> None:
     assert parser.parse("a.txt", CHINESE.encode() + b"\xe4\xb8").text.startswith(CHINESE)
+
+
+@pytest.mark.parametrize("before", [250_000, 300_000, 600_000])
+def test_letters_that_come_late_in_a_large_text_decide_about_its_encoding(
+    parser: Parser, before: int
+) -> None:
+    text = "Open at nine. \n" * (before // 15) + CHINESE * 20
+    for encoding in ("gb18030", "utf-8"):
+        assert parser.parse("a.txt", text.encode(encoding)).text == text
 
 
 def test_html_in_an_old_encoding_is_read(parser: Parser) -> None:
@@ -135,16 +147,31 @@ def test_what_cannot_be_read_is_said_in_one_sentence_with_the_name(
     assert "\n" not in str(caught.value)
 
 
-def test_a_killed_child_fails_one_file_and_the_next_is_read(parser: Parser) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_child_that_is_killed_is_no_files_fault(parser: Parser, number: int) -> None:
+    with pytest.raises(ParserDown, match=r"was killed while it read b\.txt"):
+        _ends_with(parser, number)
+    assert parser.parse("c.txt", b"third").text == "third"
+
+
+def test_a_child_that_crashes_fails_one_file_and_the_next_is_read(parser: Parser) -> None:
+    with pytest.raises(Unreadable, match=r"b\.txt made the reader crash") as caught:
+        _ends_with(parser, signal.SIGSEGV)
+    assert caught.value.code == "corrupt"
+    assert parser.parse("c.txt", b"third").text == "third"
+
+
+def _ends_with(parser: Parser, number: int) -> None:
+    """A signal meets the child while a file is with it."""
     assert parser.parse("a.txt", b"first").text == "first"
     assert parser.pid is not None
     os.kill(parser.pid, signal.SIGSTOP)  # so that the file is still with the child when it dies
-    killer = subprocess.Popen([sys.executable, "-c", _kill(parser.pid, 0.3)])
-    with pytest.raises(Unreadable, match=r"b\.txt made the reader crash") as caught:
+    killer = threading.Timer(0.3, _kill, (parser.pid, number))
+    killer.start()
+    try:
         parser.parse("b.txt", b"second")
-    killer.wait()
-    assert caught.value.code == "corrupt"
-    assert parser.parse("c.txt", b"third").text == "third"
+    finally:
+        killer.join()
 
 
 def test_a_hanging_child_fails_one_file_in_time_and_the_next_is_read() -> None:
@@ -161,12 +188,46 @@ def test_a_hanging_child_fails_one_file_in_time_and_the_next_is_read() -> None:
     parser.close()
 
 
+def test_a_parser_that_is_closed_while_its_child_starts_ends_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parser = Parser(IngestSettings())
+    real = subprocess.Popen
+    children: list[subprocess.Popen[bytes]] = []
+
+    def closed_meanwhile(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        children.append(real(*arguments, **options))
+        parser.close()  # from another thread, in life
+        return children[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", closed_meanwhile)
+    with pytest.raises(ParserDown):
+        parser.parse("a.txt", b"x")
+    assert [child.poll() for child in children] == [-signal.SIGKILL]
+
+
 def test_a_file_that_needs_too_much_memory_fails_alone() -> None:
     parser = Parser(IngestSettings(parse_memory_mb=200))
     with pytest.raises(Unreadable, match=r"big\.txt .*200 MB"):
         parser.parse("big.txt", ("试" * 20_000_000).encode())
     assert parser.parse("c.txt", b"third").text == "third"
     parser.close()
+
+
+def test_a_small_file_that_holds_too_much_text_fails_alone() -> None:
+    parser = Parser(IngestSettings(max_text_mb=1))
+    with closing(parser):
+        bomb = word("Fees", "An okapi. " * 150_000)
+        assert len(bomb) < 100_000
+        with pytest.raises(
+            Unreadable, match=r"^bomb\.docx holds \d MB of text; at most 1"
+        ) as caught:
+            parser.parse("bomb.docx", bomb)
+        assert caught.value.code == "too_large"
+        just = "试" * (2**20 // 3)
+        assert parser.parse("c.txt", just.encode()).text == just
+        with pytest.raises(Unreadable, match="MB of text"):
+            parser.parse("c.txt", (just + "试").encode())
 
 
 def test_a_module_among_the_documents_is_not_run(
@@ -201,8 +262,9 @@ def test_the_child_stays_light() -> None:
     assert done.stdout.strip() == b"[]"
 
 
-def _kill(pid: int, after: float) -> str:
-    return f"import os, time; time.sleep({after}); os.kill({pid}, 9)"
+def _kill(pid: int, number: int) -> None:
+    os.kill(pid, number)
+    os.kill(pid, signal.SIGCONT)
 
 
 def _is_dead(pid: int) -> bool:

@@ -4,6 +4,7 @@ is cited of them is where the citation says."""
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from pathlib import Path
 import pypdf
 import pytest
 
+from app.citations import cite
 from ingest.parse import Parser
 from ingest.settings import IngestSettings
 from kb.chunking import chunk
 from kb.errors import Unreadable
 from kb.records import Parsed, page_at
+from tests.ingest.homes import Home
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("VADEMECUM_DATA", ROOT.parent / "shared" / "data")) / "docs_ingest"
@@ -79,6 +82,30 @@ def test_every_passage_is_a_slice_of_its_text(documents: list[Read]) -> None:
         assert list(parsed.pages) == sorted(parsed.pages)
         for piece in chunk(parsed.text, 160):
             assert parsed.text[piece.start : piece.end] == piece.text
+
+
+def test_every_citation_is_a_slice_of_the_text_that_is_stored(
+    documents: list[Read], home: Home
+) -> None:
+    home.settings = home.settings.model_copy(update={"ocr": False})
+    for number, one in enumerate(documents):
+        shutil.copy(one.file, home.docs / f"{number}-{one.file.name}")
+    home.sweep()
+    kb = home.kb()
+    assert kb.ledger.counts()["completed"] == sum(one.parsed is not None for one in documents)
+    cited = set()
+    for row in kb.store.rows("SELECT min(id), text FROM chunks GROUP BY document_id"):
+        for hit in kb.search(row["text"][:400], 10).hits:
+            document = kb.store.document(hit.file_id)
+            assert document is not None
+            last = hit.chunk.text.strip()[-60:]  # so that the citation is not just its beginning
+            for claim in (row["text"], last):
+                citation = cite(hit, 1, claim, index=0, attributed=False)
+                assert document.text[citation.start : citation.end] == citation.quote
+                assert citation.quote and citation.quote in hit.chunk.text
+                assert citation.page == page_at(document.pages, citation.start)
+            cited.add(hit.file_id)
+    assert len(cited) >= 0.9 * kb.ledger.counts()["completed"]
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -5,12 +5,15 @@ import shutil
 import threading
 from pathlib import Path
 
+import pytest
+
 from ingest.presence import Presence
 from ingest.sweep import Sweeper
 from ingest.watch import FileEvent
 from kb.embedding import FakeEmbedder
 from kb.ledger import Ledger
 from kb.store import Store
+from tests.ingest.documents import PNG
 from tests.ingest.homes import Home, files_of, states
 
 
@@ -95,6 +98,24 @@ def test_an_empty_folder_on_another_device_is_an_unmounted_one(home: Home) -> No
     store.close()
 
 
+def test_what_people_leave_in_a_mount_point_does_not_make_it_a_mounted_disk(home: Home) -> None:
+    file = home.write("deep/a.md", "an okapi")
+    home.sweep()
+    store = Store(home.catalog.get("handbook").folder / "knowledge.db")
+    store.set_meta(f"device {home.docs}", "another")
+    file.unlink()
+    for left in (".gitkeep", ".NOT_MOUNTED", ".Trash-0/x.md", "a.md~"):
+        home.write(left, "nobody's document")
+    home.write("NOT_MOUNTED", "")
+    home.sweep()
+    assert states(home.kb()) == {"deep/a.md": "completed"}
+    # Nor is one event believed, or a file that was already on its way.
+    Ledger(store).changed(str(home.docs), "deep/a.md")
+    home.sweep()
+    assert files_of(home.kb(), "okapi") == ["deep/a.md"]
+    store.close()
+
+
 def test_a_folder_that_a_person_emptied_is_empty(home: Home) -> None:
     home.write("a.md", "an okapi").unlink()
     home.write("b.md", "a bongo")
@@ -102,6 +123,28 @@ def test_a_folder_that_a_person_emptied_is_empty(home: Home) -> None:
     (home.docs / "b.md").unlink()
     home.sweep()
     assert states(home.kb()) == {}
+
+
+def test_what_failed_is_tried_again_when_other_means_of_reading_are_there(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TESSDATA_PREFIX", str(tmp_path))
+    home.settings = home.settings.model_copy(update={"max_file_mb": 1})
+    (home.docs / "a.png").write_bytes(PNG)
+    home.write("b.txt", "an okapi" + " " * 2**20)
+    kb = home.kb()
+    home.sweep()
+    first = kb.ledger.all()
+    assert {file.error_code for file in first} == {"unsupported_type", "too_large"}
+    home.sweep()
+    assert kb.ledger.all() == first
+    (tmp_path / "eng.traineddata").touch()  # OCR is installed, after a fashion
+    home.sweep()
+    (image,) = (file for file in kb.ledger.all() if file.path == "a.png")
+    assert image.error_code != "unsupported_type"
+    home.settings = home.settings.model_copy(update={"max_file_mb": 2})
+    home.sweep()
+    assert states(kb)["b.txt"] == "completed"
 
 
 def test_work_in_progress_is_not_reported_twice(home: Home) -> None:

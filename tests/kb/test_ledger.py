@@ -278,8 +278,8 @@ def test_a_clock_that_was_ahead_keeps_no_file_waiting(ledger: Ledger, clock: Clo
     assert ledger.next_due() == clock.now + 60
 
 
-def test_folders_that_hold_work_are_known(ledger: Ledger) -> None:
+def test_all_that_waits_is_known(ledger: Ledger) -> None:
     ledger.changed("/b", "x")
     ledger.changed("/a", "x")
     ledger.completed(ledger.changed("/c", "x"), size=1, mtime_ns=1)
-    assert ledger.waiting_folders() == ["/a", "/b"]
+    assert {(f.folder, f.path) for f in ledger.waiting()} == {("/a", "x"), ("/b", "x")}
