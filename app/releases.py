@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _REMEMBERED = 10
 """How many rollbacks in a row are possible."""
 _LOOK_SECONDS = 0.05
+_CLOSE_SECONDS = 5
 _DRAIN_LOOKS = 6000  # five minutes: longer than any answer, unless its reader stalls
 
 Serve = Callable[[Manifest | None, Engine], Serving]
@@ -64,7 +65,7 @@ class Releases:
         self._sleep = sleep
         self._under_way: UnderWay | None = None
         self._expiring: asyncio.Task[None] | None = None
-        self._dropping = asyncio.Lock()
+        self._stopping: set[asyncio.Task[None]] = set()
         self.lineup = self._resume(current)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -100,9 +101,12 @@ class Releases:
             await self._switch(serving, order[1:])
 
     async def close(self) -> None:
-        """Stop what runs in the background. The engines stay; `lineup` closes connections."""
+        """Stop what runs in the background. The engines stay, but for those that were already being
+        stopped; `lineup` closes connections."""
         if self._expiring is not None:
             self._expiring.cancel()
+        if self._stopping:
+            await asyncio.wait(self._stopping, timeout=_CLOSE_SECONDS)
 
     # -- the steps -------------------------------------------------------------------------------
 
@@ -134,8 +138,9 @@ class Releases:
         """A release that answers, and (unless not asked to) not as the base does."""
         name = manifest.id if manifest else BASE
         await self._drop_others()  # room for the new one
-        async with self._dropping:  # by `_expire`
-            self._under_way = UnderWay(name, "starting")
+        if self._stopping:  # by `_expire`; what is being stopped must not be started meanwhile
+            await asyncio.wait(self._stopping)
+        self._under_way = UnderWay(name, "starting")
         engine = await self._launcher.start(manifest)
         self._under_way = UnderWay(name, "probing")
         try:
@@ -188,18 +193,24 @@ class Releases:
                 log.info("%s is no longer kept", kept.release)
 
     async def _drop(self, serving: Serving) -> None:
-        """Let requests under way finish, then stop its engine."""
+        """Out of the lineup, and then to its end, even if who asked is cancelled meanwhile: nobody
+        else knows of its engine any more."""
         self.lineup.remove(serving)
-        # One at a time: what is being stopped must not be started meanwhile.
-        async with self._dropping:
-            for _ in range(_DRAIN_LOOKS):
-                if not serving.under_way:
-                    break
-                await self._sleep(_LOOK_SECONDS)
-            try:
-                await self._launcher.stop(serving.release, serving.engine)
-            except VademecumError as error:
-                log.warning("%s could not be stopped cleanly: %s", serving.release, error)
+        stopping = asyncio.create_task(self._stop(serving))
+        self._stopping.add(stopping)
+        stopping.add_done_callback(self._stopping.discard)
+        await asyncio.shield(stopping)
+
+    async def _stop(self, serving: Serving) -> None:
+        """Let requests under way finish, then stop its engine."""
+        for _ in range(_DRAIN_LOOKS):
+            if not serving.under_way:
+                break
+            await self._sleep(_LOOK_SECONDS)
+        try:
+            await self._launcher.stop(serving.release, serving.engine)
+        except VademecumError as error:
+            log.warning("%s could not be stopped cleanly: %s", serving.release, error)
 
     # -- after a restart -------------------------------------------------------------------------
 

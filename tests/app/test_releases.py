@@ -272,6 +272,29 @@ def test_an_engine_is_stopped_only_when_its_last_answer_is_written(home: Home) -
     assert home.launcher.stopped == ["base"]
 
 
+def test_what_is_being_stopped_is_stopped_although_another_is_promoted_meanwhile(
+    home: Home,
+) -> None:
+    promote(home, "r2")
+    promote(home, "r1")
+    home.launcher.running.add("base")  # as where adapters stand on it
+    home.launcher.stopped.clear()
+    home.releases = home.resumed(keep_seconds=0.05)
+    home.client = type(home.client)(home.app(), base_url="http://127.0.0.1:8000")
+    one, serving = home.launcher.attach(manifest("r1")), home.releases.lineup.current
+    assert isinstance(one, Held)
+    with home.client, ThreadPoolExecutor(1) as pool:
+        with one.held():
+            slow = pool.submit(home.ask)
+            eventually(lambda: serving.under_way == 1)
+            rollback(home)
+            eventually(lambda: home.releases.lineup.get("r1") is None)
+            assert rollback(home).json()["current"] == "base"
+            assert home.launcher.stopped == [] and not slow.done()
+        assert slow.result().json()["knowledge"]["release"] == "r1"
+        eventually(lambda: "r1" in home.launcher.stopped)
+
+
 def test_one_promotion_at_a_time_and_its_progress_is_shown(home: Home) -> None:
     coming = home.launcher.attach(manifest("r1"))
     assert isinstance(coming, Held)
