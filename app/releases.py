@@ -96,7 +96,7 @@ class Releases:
             serving = self.lineup.get(order[1])
             if serving is None:
                 # It was served before: neither gate nor difference is asked for again.
-                manifest = await asyncio.to_thread(self._read, order[1])
+                manifest = await asyncio.to_thread(self._fitting, order[1])
                 serving = await self._bring_up(manifest, compare=False)
             await self._switch(serving, order[1:])
 
@@ -112,15 +112,18 @@ class Releases:
 
     def _checked(self, name: str, force: bool) -> Manifest | None:
         """The manifest, if the release is whole, fits and may be served. Blocking."""
-        manifest = self._read(name)
-        if manifest is None:
-            return None
-        if reasons := self._misfits(manifest):
-            raise NotPromotable(f"{name} cannot be served here: {'; '.join(reasons)}")
-        if not manifest.gate.passed and not force:
+        manifest = self._fitting(name)
+        if manifest is not None and not manifest.gate.passed and not force:
             raise NotPromotable(
                 f"{name} did not pass its gate: {manifest.gate.why} (force: true serves it anyway)"
             )
+        return manifest
+
+    def _fitting(self, name: str) -> Manifest | None:
+        """The manifest, if the release is whole and what is served here suits it. Blocking."""
+        manifest = self._read(name)
+        if manifest is not None and (reasons := self._misfits(manifest)):
+            raise NotPromotable(f"{name} cannot be served here: {'; '.join(reasons)}")
         return manifest
 
     def _read(self, name: str) -> Manifest | None:
@@ -220,7 +223,9 @@ class Releases:
         try:
             for name in dict.fromkeys([*release.succession(self._home)[1:2], BASE]):
                 beside = self._peek(name)
-                if lineup.get(name) is None and self._launcher.runs(beside):
+                if lineup.get(name) or not self._launcher.runs(beside):
+                    continue
+                if beside is None or not self._misfits(beside):
                     lineup.add(self._serve(beside, self._launcher.attach(beside)))
         except BadData as error:
             log.warning("nothing is kept for a rollback: %s", error)
