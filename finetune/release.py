@@ -20,7 +20,7 @@ from finetune.candidates import Candidate
 from finetune.settings import TrainSettings
 from kb import chunking
 from kb import release as releases
-from kb.errors import BadConfiguration, BadData, GateClosed
+from kb.errors import AlreadyExists, BadConfiguration, BadData, GateClosed
 from kb.manifest import Adapter, Base, Chunker, Gate, Manifest, Serving, Source
 from kb.models import context_tokens, locate, shown
 from kb.prompt import PROMPT_VERSION
@@ -35,6 +35,18 @@ _REPORTS = ("eval.json", "report.md", "report.html")
 def make(settings: TrainSettings, kb: KbSettings, home: Path, *, force: bool = False) -> Manifest:
     """Write `home/releases/NAME`. `force` writes one that the gate refused; its manifest says so.
 
+    Raises as `ready` does.
+    """
+    manifest, candidate = ready(settings, kb, home, force=force)
+    with _contents(settings, candidate) as contents:
+        return releases.write(home, manifest, contents)
+
+
+def ready(
+    settings: TrainSettings, kb: KbSettings, home: Path, *, force: bool = False
+) -> tuple[Manifest, Candidate]:
+    """What would be released; nothing is written.
+
     Raises GateClosed, BadData (not trained, not judged, judged with other weights or another
     prompt), BadConfiguration for a name that cannot be one, AlreadyExists.
     """
@@ -45,8 +57,9 @@ def make(settings: TrainSettings, kb: KbSettings, home: Path, *, force: bool = F
     if not gate.passed and not force:
         raise GateClosed(f"the gate said no: {gate.why}")
     manifest = _manifest(settings, kb, home, candidate, judged, gate)
-    with _contents(settings, candidate) as contents:
-        return releases.write(home, manifest, contents)
+    if releases.folder(home, manifest.id).exists():
+        raise AlreadyExists(f"there is a release {manifest.id!r} already")
+    return manifest, candidate
 
 
 def _must_be_of(judged: Mapping[str, Any], candidate: Candidate, settings: TrainSettings) -> None:
