@@ -1,10 +1,10 @@
 """Whether a release fits what is served here. Blocking: hashes weights. Knows no engine."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from kb import chunking
 from kb.manifest import Manifest
+from kb.models import folder_of
 from kb.prompt import PROMPT_VERSION
 from kb.release import weights
 from kb.settings import KbSettings
@@ -13,8 +13,9 @@ from kb.settings import KbSettings
 def misfits(manifest: Manifest, *, model: str, weights_in: str, kb: KbSettings) -> Sequence[str]:
     """Why a release cannot be served here, a phrase each; empty if it can.
 
-    `model` as the settings name it; `weights_in` is the model's folder (a hub id, and "" where
-    they are not there yet or need no hashing again, are compared by name only).
+    `model` as the settings name it; `weights_in` is the model's folder, or a hub id (of which what
+    was downloaded counts); "" where weights are not there yet, or need no hashing again: then only
+    names are compared.
     """
     found = []
     if manifest.prompt_version != PROMPT_VERSION:
@@ -24,9 +25,9 @@ def misfits(manifest: Manifest, *, model: str, weights_in: str, kb: KbSettings) 
         )
     if manifest.base.name != model:
         found.append(f"its base is {manifest.base.name}, and [engine] model is {model}")
-    elif manifest.base.files and weights_in and Path(weights_in).is_dir():
-        weights_here = weights(Path(weights_in))
-        if weights_here != manifest.base.files:
+    elif manifest.base.files and weights_in and (folder := folder_of(weights_in)):
+        weights_here = weights(folder)
+        if any(weights_here.get(file) != sha for file, sha in manifest.base.files.items()):
             found.append(f"its base {model} has other weights than {model} here (SHA-256)")
     if manifest.embedder != kb.embedder_identity:
         found.append(

@@ -22,7 +22,7 @@ from kb import chunking
 from kb import release as releases
 from kb.errors import AlreadyExists, BadConfiguration, BadData, GateClosed
 from kb.manifest import Adapter, Base, Chunker, Gate, Manifest, Serving, Source
-from kb.models import context_tokens, locate, shown
+from kb.models import context_tokens, folder_of, locate, shown
 from kb.prompt import PROMPT_VERSION
 from kb.settings import KbSettings
 
@@ -84,7 +84,7 @@ def _manifest(
     gate: Gate,
 ) -> Manifest:
     run = _document(settings.output_dir / runs.DONE, "finetune train")
-    base = Path(locate(settings.model_name_or_path, home))
+    base = folder_of(locate(settings.model_name_or_path, home))
     wanted = settings.release
     try:
         return Manifest(
@@ -93,7 +93,7 @@ def _manifest(
             kind="adapter" if candidate.is_adapter else "merged",
             base=Base(
                 name=settings.model_name_or_path,
-                files=releases.weights(base) if base.is_dir() else {},
+                files=releases.weights(base) if base else {},
             ),
             adapter=_adapter(candidate.config) if candidate.is_adapter else None,
             prompt_version=PROMPT_VERSION,
@@ -126,7 +126,7 @@ def _adapter(config: Mapping[str, Any]) -> Adapter:
 
 def _sources(settings: TrainSettings, run: Mapping[str, Any]) -> tuple[Source, ...]:
     """What data.json says was taken of each source; a data set that `finetune data` did not make
-    is one. A source that is no file (a knowledge base) is known by the rows made from all."""
+    is one."""
     file = settings.output_dir / "data" / "data.json"
     if settings.dataset or not file.is_file():
         name = settings.dataset.name if settings.dataset else "data"
@@ -139,7 +139,7 @@ def _sources(settings: TrainSettings, run: Mapping[str, Any]) -> tuple[Source, .
             name=one["name"],
             licence=one["licence"] or UNSTATED,
             rows=taken.get(one["name"], {}).get("taken", 0),
-            sha256=one["sha256"] or account["files"]["train.jsonl"],
+            sha256=one["sha256"],
         )
         for one in account["sources"]
     )

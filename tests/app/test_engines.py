@@ -92,5 +92,5 @@ def test_a_base_with_other_weights_under_the_same_name_does_not_fit(tmp_path: Pa
     (tmp_path / "model.safetensors").write_bytes(b"others")
     (why,) = misfits(one, **here)
     assert "other weights" in why
-    for nothing_to_hash in ("org/name", ""):
+    for nothing_to_hash in ("nobody/has-this", ""):
         assert misfits(one, **here | {"weights_in": nothing_to_hash}) == []

@@ -81,15 +81,14 @@ def test_the_sources_are_those_that_the_data_names(run: TrainSettings, tmp_path:
     account = {
         "sources": [
             {"name": "qa.jsonl", "licence": "MIT", "sha256": "b" * 64},
-            {"name": "handbook", "licence": "", "sha256": ""},
+            {"name": "handbook", "licence": "", "sha256": "d" * 64},
         ],
         "mix": {"sources": {"qa.jsonl": {"taken": 5}, "handbook": {"taken": 2}}},
-        "files": {"train.jsonl": "c" * 64},
     }
     (run.output_dir / "data").mkdir()
     (run.output_dir / "data/data.json").write_text(json.dumps(account), encoding="utf-8")
     told = [(s.name, s.licence, s.rows, s.sha256[0]) for s in make(run, KB, tmp_path).data]
-    assert told == [("qa.jsonl", "MIT", 5, "b"), ("handbook", "not stated", 2, "c")]
+    assert told == [("qa.jsonl", "MIT", 5, "b"), ("handbook", "not stated", 2, "d")]
 
 
 def test_what_the_gate_refused_is_released_only_by_force(
