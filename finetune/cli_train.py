@@ -43,7 +43,8 @@ def merge(
     config: Config,
     sets: Sets = None,
     quantize: Annotated[
-        Literal["none", "4bit"], typer.Option(help="4bit: NF4 weights, for large models.")
+        Literal["none", "4bit"],
+        typer.Option(help="4bit: NF4 weights, for transformers; vLLM does not load them."),
     ] = "none",
     dry_run: DryRun = False,
     as_json: AsJson = False,

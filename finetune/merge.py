@@ -1,5 +1,7 @@
 """`finetune merge`: a finished run -> a folder with whole weights, in bfloat16 or 4 bits.
 
+The first is for any engine, the second for programs that use transformers and have little memory.
+
 Knows what a run leaves; nothing of releases and engines (`kb.merging` adds the weights up).
 """
 
@@ -66,7 +68,8 @@ def target(settings: TrainSettings, quantize: Quantize) -> Path:
 
 
 def _quantize(folder: Path) -> None:
-    """Replace a folder's weights by 4-bit ones, which transformers and vLLM load as they are."""
+    """Replace a folder's weights by 4-bit ones, which transformers loads as they are. vLLM 0.32 has
+    no bitsandbytes: no release is made of them."""
     small = AutoModelForCausalLM.from_pretrained(
         folder, quantization_config=models.four_bit(bf16=True), dtype=torch.bfloat16
     )
