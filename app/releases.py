@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _REMEMBERED = 10
 """How many rollbacks in a row are possible."""
 _LOOK_SECONDS = 0.05
+_CLOSE_SECONDS = 5
 _DRAIN_LOOKS = 6000  # five minutes: longer than any answer, unless its reader stalls
 
 Serve = Callable[[Manifest | None, Engine], Serving]
@@ -64,7 +65,7 @@ class Releases:
         self._sleep = sleep
         self._under_way: UnderWay | None = None
         self._expiring: asyncio.Task[None] | None = None
-        self._dropping = asyncio.Lock()
+        self._stopping: set[asyncio.Task[None]] = set()
         self.lineup = self._resume(current)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -95,28 +96,34 @@ class Releases:
             serving = self.lineup.get(order[1])
             if serving is None:
                 # It was served before: neither gate nor difference is asked for again.
-                manifest = await asyncio.to_thread(self._read, order[1])
+                manifest = await asyncio.to_thread(self._fitting, order[1])
                 serving = await self._bring_up(manifest, compare=False)
             await self._switch(serving, order[1:])
 
     async def close(self) -> None:
-        """Stop what runs in the background. The engines stay; `lineup` closes connections."""
+        """Stop what runs in the background. The engines stay, but for those that were already being
+        stopped; `lineup` closes connections."""
         if self._expiring is not None:
             self._expiring.cancel()
+        if self._stopping:
+            await asyncio.wait(self._stopping, timeout=_CLOSE_SECONDS)
 
     # -- the steps -------------------------------------------------------------------------------
 
     def _checked(self, name: str, force: bool) -> Manifest | None:
         """The manifest, if the release is whole, fits and may be served. Blocking."""
-        manifest = self._read(name)
-        if manifest is None:
-            return None
-        if reasons := self._misfits(manifest):
-            raise NotPromotable(f"{name} cannot be served here: {'; '.join(reasons)}")
-        if not manifest.gate.passed and not force:
+        manifest = self._fitting(name)
+        if manifest is not None and not manifest.gate.passed and not force:
             raise NotPromotable(
                 f"{name} did not pass its gate: {manifest.gate.why} (force: true serves it anyway)"
             )
+        return manifest
+
+    def _fitting(self, name: str) -> Manifest | None:
+        """The manifest, if the release is whole and what is served here suits it. Blocking."""
+        manifest = self._read(name)
+        if manifest is not None and (reasons := self._misfits(manifest)):
+            raise NotPromotable(f"{name} cannot be served here: {'; '.join(reasons)}")
         return manifest
 
     def _read(self, name: str) -> Manifest | None:
@@ -134,8 +141,9 @@ class Releases:
         """A release that answers, and (unless not asked to) not as the base does."""
         name = manifest.id if manifest else BASE
         await self._drop_others()  # room for the new one
-        async with self._dropping:  # by `_expire`
-            self._under_way = UnderWay(name, "starting")
+        if self._stopping:  # by `_expire`; what is being stopped must not be started meanwhile
+            await asyncio.wait(self._stopping)
+        self._under_way = UnderWay(name, "starting")
         engine = await self._launcher.start(manifest)
         self._under_way = UnderWay(name, "probing")
         try:
@@ -188,18 +196,24 @@ class Releases:
                 log.info("%s is no longer kept", kept.release)
 
     async def _drop(self, serving: Serving) -> None:
-        """Let requests under way finish, then stop its engine."""
+        """Out of the lineup, and then to its end, even if who asked is cancelled meanwhile: nobody
+        else knows of its engine any more."""
         self.lineup.remove(serving)
-        # One at a time: what is being stopped must not be started meanwhile.
-        async with self._dropping:
-            for _ in range(_DRAIN_LOOKS):
-                if not serving.under_way:
-                    break
-                await self._sleep(_LOOK_SECONDS)
-            try:
-                await self._launcher.stop(serving.release, serving.engine)
-            except VademecumError as error:
-                log.warning("%s could not be stopped cleanly: %s", serving.release, error)
+        stopping = asyncio.create_task(self._stop(serving))
+        self._stopping.add(stopping)
+        stopping.add_done_callback(self._stopping.discard)
+        await asyncio.shield(stopping)
+
+    async def _stop(self, serving: Serving) -> None:
+        """Let requests under way finish, then stop its engine."""
+        for _ in range(_DRAIN_LOOKS):
+            if not serving.under_way:
+                break
+            await self._sleep(_LOOK_SECONDS)
+        try:
+            await self._launcher.stop(serving.release, serving.engine)
+        except VademecumError as error:
+            log.warning("%s could not be stopped cleanly: %s", serving.release, error)
 
     # -- after a restart -------------------------------------------------------------------------
 
@@ -209,7 +223,9 @@ class Releases:
         try:
             for name in dict.fromkeys([*release.succession(self._home)[1:2], BASE]):
                 beside = self._peek(name)
-                if lineup.get(name) is None and self._launcher.runs(beside):
+                if lineup.get(name) or not self._launcher.runs(beside):
+                    continue
+                if beside is None or not self._misfits(beside):
                     lineup.add(self._serve(beside, self._launcher.attach(beside)))
         except BadData as error:
             log.warning("nothing is kept for a rollback: %s", error)

@@ -55,7 +55,7 @@ def serve(configuration: Configuration) -> bool:
     embedder.queries(["warm"])  # the first call compiles and allocates
     kb = KnowledgeBases(Catalog(configuration.home), embedder, settings, others=embedders)
     _open(kb)
-    releases = _releases(configuration.home, app, engine, settings.embedder_identity)
+    releases = _releases(configuration.home, app, engine, settings)
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(app, kb=kb, releases=releases, keys=keys),
@@ -75,7 +75,7 @@ def serve(configuration: Configuration) -> bool:
     return server.started
 
 
-def _releases(home: Path, app: AppSettings, engine: EngineSettings, embedder: str) -> Releases:
+def _releases(home: Path, app: AppSettings, engine: EngineSettings, kb: KbSettings) -> Releases:
     """The releases of a home, with the one that was served last."""
 
     def serve(manifest: Manifest | None, peer: Engine) -> Serving:
@@ -84,14 +84,14 @@ def _releases(home: Path, app: AppSettings, engine: EngineSettings, embedder: st
 
     def misfits(manifest: Manifest) -> Sequence[str]:
         base = "" if engine.url else locate(engine.model, home)
-        return fit.misfits(manifest, model=engine.model, weights_in=base, embedder=embedder)
+        return fit.misfits(manifest, model=engine.model, weights_in=base, kb=kb)
 
     return Releases(
         home,
         Engines(home, engine, cpu=is_cpu_build(), merge=partial(merge, home, engine.model)),
         serve,
         misfits,
-        current=at_start(home, engine, log.error),
+        current=at_start(home, engine, kb, log.error),
         keep_seconds=engine.keep_seconds,
     )
 

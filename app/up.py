@@ -21,7 +21,7 @@ from app.world import World, on_this_machine
 from kb.errors import BadConfiguration, BadData
 from kb.locks import exclusive
 from kb.models import locate
-from kb.settings import Configuration
+from kb.settings import Configuration, KbSettings
 
 LOCK = "supervisor.lock"
 
@@ -84,7 +84,7 @@ def _run(
 ) -> int:
     home, cores = configuration.home, len(os.sched_getaffinity(0))
     specs = [children.ingest(home, cores), children.server(app, home, cores)]
-    changing = _engines(home, engine, cores)
+    changing = _engines(home, engine, configuration.section("kb", KbSettings), cores)
     url = children.server_url(app)
     return Supervisor(
         specs,
@@ -95,7 +95,9 @@ def _run(
     ).run(stop.asked, stop.in_haste)
 
 
-def _engines(home: Path, engine: EngineSettings, cores: int) -> Callable[[], Sequence[ChildSpec]]:
+def _engines(
+    home: Path, engine: EngineSettings, kb: KbSettings, cores: int
+) -> Callable[[], Sequence[ChildSpec]]:
     """Declare the engine of what is served, and follow what the server declares later."""
     if engine.url:
         say(f"using the engine at {engine.url}")
@@ -103,7 +105,7 @@ def _engines(home: Path, engine: EngineSettings, cores: int) -> Callable[[], Seq
     children.must_have_engine()
     cpu = children.is_cpu_build()
     base = locate(engine.model, home, report=say)
-    manifest = engines.own_at_start(home, engine, cpu=cpu, report=say)
+    manifest = engines.own_at_start(home, engine, kb, cpu=cpu, report=say)
     # One engine, however many there were: what was kept for a rollback is started at need.
     engines.write(home, [engines.own(home, manifest, engine.port)])
     with_ = f"release {manifest.id}" if manifest else engine.model

@@ -2,11 +2,11 @@
 
 import json
 import sys
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from finetune.cli_options import AsJson, Config, Sets
+from finetune.cli_options import AsJson, Config, DryRun, Sets
 
 
 def register(cli: typer.Typer) -> None:
@@ -17,7 +17,7 @@ def register(cli: typer.Typer) -> None:
 def data(
     config: Config,
     sets: Sets = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and write nothing.")] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Make rows from files and knowledge bases, clean and mix them: OUTPUT_DIR/data."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from finetune.cli_options import AsJson, Config, Sets
+from finetune.cli_options import AsJson, Config, DryRun, Sets
 from kb.errors import BadConfiguration, BadData, GateClosed
 
 Limit = Annotated[int | None, typer.Option(min=1, help="Items of each file at most.")]
@@ -15,7 +15,7 @@ Adapter = Annotated[Path | None, typer.Option(help="Judge this folder, not the r
 EngineUrl = Annotated[str, typer.Option("--engine", help="Ask this OpenAI-compatible server.")]
 BaseName = Annotated[str, typer.Option("--base", help="The base's name at the engine.")]
 CandidateName = Annotated[str, typer.Option("--candidate", help="The candidate's name there.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+Nothing = Annotated[bool, typer.Option("--dry-run", help="The same: doctor changes nothing.")]
 
 
 def register(cli: typer.Typer) -> None:
@@ -65,6 +65,7 @@ def doctor(
     sets: Sets = None,
     engine: EngineUrl = "",
     engine_model: Annotated[str, typer.Option(help="The base's name at the engine.")] = "",
+    dry_run: Nothing = False,
     as_json: AsJson = False,
 ) -> None:
     """Show rows as they will be trained, and what would go wrong; exit 3 if it is serious."""

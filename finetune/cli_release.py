@@ -2,18 +2,19 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from finetune.cli_options import AsJson, Config, Sets
+from finetune.cli_options import AsJson, Config, DryRun, Sets, would
 from kb.errors import BadConfiguration
 
 Url = Annotated[str, typer.Option(help="The running server; default http://127.0.0.1:8000.")]
 Which = Annotated[str, typer.Argument(help="A release's id, or the configuration that made it.")]
 Any_ = Annotated[Path | None, typer.Argument(help="Not needed; taken so that all commands agree.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+Nothing = Annotated[bool, typer.Option("--dry-run", help="The same: list changes nothing.")]
 
 
 def register(cli: typer.Typer) -> None:
@@ -30,48 +31,70 @@ def release(
     force: Annotated[
         bool, typer.Option("--force", help="Also if the gate said no; the manifest says so.")
     ] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a release of a judged run; exit 2 if the gate said no."""
-    from finetune.release import make
+    from finetune.release import make, ready
     from finetune.settings import load
     from kb.release import folder
     from kb.settings import KbSettings
     from kb.settings import load as load_house
 
     settings, house = load(config, sets or ()), load_house()
-    made = make(settings, house.section("kb", KbSettings), house.home, force=force)
+    kb, home = house.section("kb", KbSettings), house.home
+    if dry_run:
+        manifest, _ = ready(settings, kb, home, force=force)
+        would("release", as_json, folder=folder(home, manifest.id), gate=manifest.gate.why)
+        return
+    made = make(settings, kb, home, force=force)
     if as_json:
         typer.echo(made.model_dump_json())
     else:
-        size = sum(f.stat().st_size for f in folder(house.home, made.id).rglob("*") if f.is_file())
-        typer.echo(f"{folder(house.home, made.id)} ({size / 1e6:.1f} MB), {len(made.files)} files")
+        size = sum(f.stat().st_size for f in folder(home, made.id).rglob("*") if f.is_file())
+        typer.echo(f"{folder(home, made.id)} ({size / 1e6:.1f} MB), {len(made.files)} files")
         typer.echo(f"gate: {'passed' if made.gate.passed else 'NOT PASSED'}: {made.gate.why}")
 
 
 def promote(
     which: Which,
+    sets: Sets = None,
     url: Url = "",
     force: Annotated[bool, typer.Option("--force", help="Although its gate said no.")] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Let the running server answer with a release; answered when it does."""
-    name = _name(which)
+    name = _name(which, sets or ())
     if dry_run:
-        typer.echo(f"would promote {name}")
+        would("promote", as_json, release=name)
         return
     with _server(url) as server:
         _print(server.promote(name, force=force), as_json)
 
 
-def rollback(config: Any_ = None, url: Url = "", as_json: AsJson = False) -> None:
+def rollback(
+    config: Any_ = None,
+    sets: Sets = None,
+    url: Url = "",
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
     """Serve again what was served before."""
     with _server(url) as server:
+        if dry_run:
+            would("rollback", as_json, current=server.list()["current"])
+            return
         _print(server.rollback(), as_json)
 
 
-def list_(config: Any_ = None, url: Url = "", as_json: AsJson = False) -> None:
+def list_(
+    config: Any_ = None,
+    sets: Sets = None,
+    url: Url = "",
+    dry_run: Nothing = False,
+    as_json: AsJson = False,
+) -> None:
     """Releases: of the folder, or with --url as the running server sees them."""
     if url:
         with _server(url) as server:
@@ -100,7 +123,7 @@ def _server(url: str) -> Any:
     return Releases(url or URL, os.environ.get("VADEMECUM_KEY", ""))
 
 
-def _name(which: str) -> str:
+def _name(which: str, sets: Sequence[str]) -> str:
     if not which.endswith((".yaml", ".yml")):
         return which
     from finetune.settings import load
@@ -108,7 +131,7 @@ def _name(which: str) -> str:
     file = Path(which)
     if not file.is_file():
         raise BadConfiguration(f"{which}: is not there")
-    return load(file).release.name
+    return load(file, sets).release.name
 
 
 def _print(told: dict[str, Any], as_json: bool) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from finetune.cli_options import AsJson, Config, Sets
-from finetune.settings import load
+from finetune.cli_options import AsJson, Config, DryRun, Sets, would
+from finetune.settings import TrainSettings, load
 from kb import settings as kb_settings
 
 
@@ -18,15 +18,20 @@ def register(cli: typer.Typer) -> None:
     cli.command("merge")(merge)
 
 
-def train(config: Config, sets: Sets = None, as_json: AsJson = False) -> None:
+def train(
+    config: Config, sets: Sets = None, dry_run: DryRun = False, as_json: AsJson = False
+) -> None:
     """Train as the configuration says; a run that was cut off goes on."""
+    settings = load(config, sets or [])
+    if dry_run:
+        _would_train(settings, as_json)
+        return
     from transformers.utils.logging import disable_progress_bar  # heavy: not for `--help`
 
     from finetune import train as training
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of loading weights; a run has its own
 
-    settings = load(config, sets or [])
     done = training.train(settings, kb_settings.load().home, _say)
     if as_json and done:
         print(json.dumps(done, ensure_ascii=False))
@@ -38,19 +43,46 @@ def merge(
     config: Config,
     sets: Sets = None,
     quantize: Annotated[
-        Literal["none", "4bit"], typer.Option(help="4bit: NF4 weights, for large models.")
+        Literal["none", "4bit"],
+        typer.Option(help="4bit: NF4 weights, for transformers; vLLM does not load them."),
     ] = "none",
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a finished run's weights as one model folder."""
     from finetune import merge as merging
 
     settings = load(config, sets or [])
+    if dry_run:
+        would("merge", as_json, folder=merging.target(settings, quantize), quantize=quantize)
+        return
     done = merging.merge(settings, kb_settings.load().home, _say, quantize)
     if as_json:
         print(json.dumps(done, ensure_ascii=False))
     else:
         print(f"{done['folder']} ({done['bytes'] / 1e6:,.1f} MB)")
+
+
+def _would_train(settings: TrainSettings, as_json: bool) -> None:
+    """What is refused before weights are loaded is refused here too."""
+    from finetune import models, runs, trainset
+
+    models.check(settings)
+    rows = trainset.load(settings)
+    wanted = runs.decisive(settings, rows.sha256)
+    finished = runs.finished(settings.output_dir, wanted) is not None
+    checkpoint = None if finished else runs.resumed(settings, wanted)
+    would(
+        "train",
+        as_json,
+        stage=settings.stage,
+        finetuning_type=settings.finetuning_type,
+        model=settings.model_name_or_path,
+        rows=len(rows.train),
+        held_out=sum(map(len, rows.held_out.values())),
+        output_dir=settings.output_dir,
+        begins="nowhere, it is finished" if finished else checkpoint or "at the first step",
+    )
 
 
 def _show(done: dict[str, Any], folder: Path) -> None:

@@ -51,14 +51,15 @@ def prepare(
         kept = _clean(kept, settings, judged, dropped, outliers)
         kept = passages.sample(kept, source.most, settings.seed)
         groups.append(Group(_name(source.path, groups), source.role, tuple(kept), source.weight))
-        sources.append(_account(groups[-1].name, source, len(rows), len(kept)))
+        digest = _hash(source.path.read_bytes())
+        sources.append(_account(groups[-1].name, source, digest, len(rows), len(kept)))
     for wanted in settings.data.knowledge:
         report(f"asking {wanted.name}")
-        rows = _grounded(wanted, settings, bases, judged, dropped)
+        rows, digest = _grounded(wanted, settings, bases, judged, dropped)
         kept = _clean(rows, settings, judged, dropped)
         groups.append(Group(_name(wanted.name, groups), wanted.role, tuple(kept), wanted.weight))
         generation = max((row.origin.generation for row in rows), default=0)
-        account = _account(groups[-1].name, wanted, len(rows), len(kept))
+        account = _account(groups[-1].name, wanted, digest, len(rows), len(kept))
         sources.append(account | {"generation": generation})
     mixed = mix(groups, settings.data.mix, settings.seed)
     train, val = hold_out(mixed.rows, settings.data.val_size, settings.seed)
@@ -114,13 +115,17 @@ def _clean(
 
 def _grounded(
     wanted: Knowledge, settings: TrainSettings, bases: Bases, judged: Judged, dropped: Dropped
-) -> list[Row]:
+) -> tuple[list[Row], str]:
+    """Rows, and the hash of what they were made from: the questions, and the passages that were
+    read, or of a live knowledge base the documents that rows show."""
     room = settings.release.context_tokens or context_tokens(settings.model_name_or_path)
     style = grounding.Style.of(wanted, room, settings.seed)
     questions: Sequence[Question] = ()
+    passages_read = ""
     if wanted.collection:
         reading = passages.read(wanted, judged, dropped, settings.seed)
         opened, questions = bases.made(reading.collection), reading.questions
+        passages_read = reading.collection.corpus_sha256
     else:
         opened = bases.live(wanted.kb)
         if wanted.questions and wanted.ask == "given":
@@ -132,12 +137,23 @@ def _grounded(
         elif wanted.ask == "engine":
             chat = HttpChat(wanted.engine_url, wanted.engine_model)
             questions = list(made.by_engine(kb, chat, wanted.most, settings.seed, dropped))
-        return list(grounding.rows(kb, wanted.name, questions, style, dropped))
+        rows = list(grounding.rows(kb, wanted.name, questions, style, dropped))
+    shown = [] if wanted.collection else _documents(rows)
+    asked = [f"{q.text}\0{q.answers}" for q in questions]
+    return rows, _hash("\n".join([passages_read, *shown, *asked]).encode())
 
 
-def _account(name: str, source: Source | Knowledge, made: int, kept: int) -> dict[str, Any]:
-    file = source.path if isinstance(source, Source) else source.questions or source.collection
-    digest = hashlib.sha256(file.read_bytes()).hexdigest() if file and file.is_file() else ""
+def _documents(rows: Sequence[Row]) -> list[str]:
+    return sorted({document for row in rows for document in row.origin.documents})
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _account(
+    name: str, source: Source | Knowledge, digest: str, made: int, kept: int
+) -> dict[str, Any]:
     return {
         "name": name,
         "role": source.role,
@@ -170,7 +186,7 @@ def _write(
         files = {}
         for name, rows in (("train.jsonl", train), ("val.jsonl", val)):
             write(rows, folder / name)
-            files[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            files[name] = _hash((folder / name).read_bytes())
         account = account | {"files": files}
         replace(folder / MANIFEST, json.dumps(account, ensure_ascii=False, indent=2) + "\n")
     except OSError as error:

@@ -1,5 +1,7 @@
 """`finetune merge`: a finished run -> a folder with whole weights, in bfloat16 or 4 bits.
 
+The first is for any engine, the second for programs that use transformers and have little memory.
+
 Knows what a run leaves; nothing of releases and engines (`kb.merging` adds the weights up).
 """
 
@@ -31,9 +33,8 @@ def merge(
 ) -> dict[str, Any]:
     """Write `merged/` (or `merged-4bit/`) into the run folder, complete or not there; returns where
     and how large. Raises BadConfiguration for a run that has no whole weights to give."""
-    _check(settings)
+    folder = target(settings, quantize)
     base = locate(settings.model_name_or_path, home, report=report)
-    folder = settings.output_dir / (MERGED if quantize == "none" else f"{MERGED}-{quantize}")
     beside = folder.with_name(f".{folder.name}.writing")
     for path in (beside, folder):
         shutil.rmtree(path, ignore_errors=True)
@@ -55,17 +56,20 @@ def merge(
     return {"folder": str(folder), "bytes": size, "quantize": quantize}
 
 
-def _check(settings: TrainSettings) -> None:
+def target(settings: TrainSettings, quantize: Quantize) -> Path:
+    """The folder that `merge` writes. Raises BadConfiguration as it does."""
     if not (settings.output_dir / runs.DONE).is_file():
         raise BadConfiguration(f"output_dir: {settings.output_dir} holds no finished run")
     if settings.finetuning_type == "ptuning":
         raise BadConfiguration("finetuning_type: a soft prompt has no weights to merge")
     if settings.stage == "rm":
         raise BadConfiguration("stage: a reward model answers nothing; there is nothing to serve")
+    return settings.output_dir / (MERGED if quantize == "none" else f"{MERGED}-{quantize}")
 
 
 def _quantize(folder: Path) -> None:
-    """Replace a folder's weights by 4-bit ones, which transformers and vLLM load as they are."""
+    """Replace a folder's weights by 4-bit ones, which transformers loads as they are. vLLM 0.32 has
+    no bitsandbytes: no release is made of them."""
     small = AutoModelForCausalLM.from_pretrained(
         folder, quantization_config=models.four_bit(bf16=True), dtype=torch.bfloat16
     )

@@ -20,9 +20,9 @@ from finetune.candidates import Candidate
 from finetune.settings import TrainSettings
 from kb import chunking
 from kb import release as releases
-from kb.errors import BadConfiguration, BadData, GateClosed
+from kb.errors import AlreadyExists, BadConfiguration, BadData, GateClosed
 from kb.manifest import Adapter, Base, Chunker, Gate, Manifest, Serving, Source
-from kb.models import context_tokens, locate, shown
+from kb.models import context_tokens, folder_of, locate, shown
 from kb.prompt import PROMPT_VERSION
 from kb.settings import KbSettings
 
@@ -35,6 +35,18 @@ _REPORTS = ("eval.json", "report.md", "report.html")
 def make(settings: TrainSettings, kb: KbSettings, home: Path, *, force: bool = False) -> Manifest:
     """Write `home/releases/NAME`. `force` writes one that the gate refused; its manifest says so.
 
+    Raises as `ready` does.
+    """
+    manifest, candidate = ready(settings, kb, home, force=force)
+    with _contents(settings, candidate) as contents:
+        return releases.write(home, manifest, contents)
+
+
+def ready(
+    settings: TrainSettings, kb: KbSettings, home: Path, *, force: bool = False
+) -> tuple[Manifest, Candidate]:
+    """What would be released; nothing is written.
+
     Raises GateClosed, BadData (not trained, not judged, judged with other weights or another
     prompt), BadConfiguration for a name that cannot be one, AlreadyExists.
     """
@@ -45,8 +57,9 @@ def make(settings: TrainSettings, kb: KbSettings, home: Path, *, force: bool = F
     if not gate.passed and not force:
         raise GateClosed(f"the gate said no: {gate.why}")
     manifest = _manifest(settings, kb, home, candidate, judged, gate)
-    with _contents(settings, candidate) as contents:
-        return releases.write(home, manifest, contents)
+    if releases.folder(home, manifest.id).exists():
+        raise AlreadyExists(f"there is a release {manifest.id!r} already")
+    return manifest, candidate
 
 
 def _must_be_of(judged: Mapping[str, Any], candidate: Candidate, settings: TrainSettings) -> None:
@@ -71,7 +84,7 @@ def _manifest(
     gate: Gate,
 ) -> Manifest:
     run = _document(settings.output_dir / runs.DONE, "finetune train")
-    base = Path(locate(settings.model_name_or_path, home))
+    base = folder_of(locate(settings.model_name_or_path, home))
     wanted = settings.release
     try:
         return Manifest(
@@ -80,7 +93,7 @@ def _manifest(
             kind="adapter" if candidate.is_adapter else "merged",
             base=Base(
                 name=settings.model_name_or_path,
-                files=releases.weights(base) if base.is_dir() else {},
+                files=releases.weights(base) if base else {},
             ),
             adapter=_adapter(candidate.config) if candidate.is_adapter else None,
             prompt_version=PROMPT_VERSION,
@@ -113,7 +126,7 @@ def _adapter(config: Mapping[str, Any]) -> Adapter:
 
 def _sources(settings: TrainSettings, run: Mapping[str, Any]) -> tuple[Source, ...]:
     """What data.json says was taken of each source; a data set that `finetune data` did not make
-    is one. A source that is no file (a knowledge base) is known by the rows made from all."""
+    is one."""
     file = settings.output_dir / "data" / "data.json"
     if settings.dataset or not file.is_file():
         name = settings.dataset.name if settings.dataset else "data"
@@ -126,7 +139,7 @@ def _sources(settings: TrainSettings, run: Mapping[str, Any]) -> tuple[Source, .
             name=one["name"],
             licence=one["licence"] or UNSTATED,
             rows=taken.get(one["name"], {}).get("taken", 0),
-            sha256=one["sha256"] or account["files"]["train.jsonl"],
+            sha256=one["sha256"],
         )
         for one in account["sources"]
     )

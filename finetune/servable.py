@@ -1,6 +1,6 @@
 """Whether vLLM will take an adapter: told before hours of training, from its configuration. Pure.
 
-What vLLM 0.32 refuses is listed in docs/finetuning.md; it says so only when the adapter is loaded.
+What vLLM 0.32 refuses stands in docs/finetuning.md; it says so only when an adapter is loaded.
 """
 
 from collections.abc import Iterator, Mapping

@@ -41,8 +41,8 @@ class Base(_Part):
     name: Annotated[str, Field(min_length=1)]
     """As `[engine] model` names it, `bundled:smollm2-135m-instruct` say."""
     files: dict[str, Sha256] = {}
-    """Its weights (`weights`); empty where they are not at hand (a hub id): then only the name
-    is compared."""
+    """Its weights (`weights`); empty where they were not at hand: then only the name is
+    compared."""
 
 
 class Adapter(_Part):

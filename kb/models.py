@@ -148,6 +148,20 @@ def locate(
     raise _not_found(model)
 
 
+def folder_of(located: str) -> Path | None:
+    """Where the files of what `locate` returned are: of a hub id, the copy that was downloaded.
+    None if there is none yet. Asks nobody on the network."""
+    if Path(located).is_dir():
+        return Path(located)
+    from huggingface_hub import snapshot_download  # a second of imports
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(located, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
 def _bundled(
     bundled: Bundled,
     home: Path,

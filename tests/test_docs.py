@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from app.settings import AppSettings, EngineSettings
+from finetune import evaluate
+from finetune.settings import TrainSettings
+from finetune.settings import load as load_run
 from ingest.settings import IngestSettings
 from kb.settings import KbSettings, Section, load
 
@@ -49,3 +52,26 @@ def test_every_documented_command_exists(command: str) -> None:
     assert f"vademecum {first}" in (ROOT / "README.md").read_text(encoding="utf-8")
     run = [sys.executable, "-m", "app.cli", *command.split(), "--help"]
     assert subprocess.run(run, cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+def test_every_key_of_a_training_run_is_documented() -> None:
+    text = (ROOT / "docs/finetuning.md").read_text(encoding="utf-8")
+    sections = {"data", "eval", "release"}
+    missing = [
+        key for key in TrainSettings.model_fields.keys() - sections if f"`{key}`" not in text
+    ]
+    assert not missing
+
+
+def test_the_sample_configuration_is_the_one_that_is_shown_and_its_files_are_there() -> None:
+    file = ROOT / "examples/tuning/handbook.yaml"
+    shown = (ROOT / "docs/finetuning.md").read_text(encoding="utf-8")
+    assert file.read_text(encoding="utf-8") in shown
+    settings = load_run(file)
+    named = [*settings.eval.grounding, *settings.eval.text]
+    named += [one.path for one in settings.data.sources]
+    named += [one.questions for one in settings.data.knowledge if one.questions]
+    assert len(named) == 4 and all(path.is_file() for path in named)
+    assert evaluate.items(settings).counts() == {
+        "grounding": 44, "choice": 0, "maths": 0, "text": 8,
+    }  # fmt: skip

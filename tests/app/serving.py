@@ -85,6 +85,7 @@ class Home:
     ) -> None:
         self.path = path
         self.embedder = FakeEmbedder()
+        self.kb = KbSettings(embedder="fake:64")
         self.catalog = Catalog(path)
         self.keys = Keys(path / "keys.json")
         self.engine = engine or FakeEngine(ANSWER)
@@ -114,10 +115,8 @@ class Home:
             self.path,
             self.launcher,
             self.serve,
-            lambda manifest: fit.misfits(
-                manifest, model=BASE_MODEL, weights_in="", embedder=self.embedder.name
-            ),
-            current=at_start(self.path, EngineSettings(), print),
+            lambda manifest: fit.misfits(manifest, model=BASE_MODEL, weights_in="", kb=self.kb),
+            current=at_start(self.path, EngineSettings(), self.kb, print),
             keep_seconds=keep_seconds,
         )
 

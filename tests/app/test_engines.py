@@ -1,6 +1,7 @@
 """Which engines should run, as server and supervisor tell each other; with which a start begins."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,10 +10,14 @@ from app.engines import Wanted
 from app.fit import misfits
 from app.settings import EngineSettings
 from kb import release
+from kb.chunking import VERSION
 from kb.errors import BadData
+from kb.prompt import PROMPT_VERSION
+from kb.settings import KbSettings
 from tests.kb.releases import BASE, manifest, store
 
 SETTINGS = EngineSettings()
+KB = KbSettings(embedder="fake:64")  # as releases for tests say
 
 
 class Start:
@@ -22,7 +27,7 @@ class Start:
         self, home: Path, settings: EngineSettings = SETTINGS, *, cpu: bool = True
     ) -> None:
         self.said: list[str] = []
-        own = engines.own_at_start(home, settings, cpu=cpu, report=self.said.append)
+        own = engines.own_at_start(home, settings, KB, cpu=cpu, report=self.said.append)
         self.engine = engines.own(home, own, 8001)
 
 
@@ -52,19 +57,40 @@ def test_a_start_with_another_base_begins_with_that_and_says_so(tmp_path: Path) 
     release.succeed(tmp_path, ["r1", "base"])
     other = Start(tmp_path, EngineSettings(model="org/other"))
     assert other.engine.release == "base"
-    assert "release r1 was made of" in other.said[0] and "org/other" in other.said[0]
+    assert "release r1 cannot be served" in other.said[0] and "org/other" in other.said[0]
     (tmp_path / "releases" / "r1" / "release.json").unlink()
     broken = Start(tmp_path)
     assert broken.engine.release == "base" and "release.json is missing" in broken.said[0]
 
 
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        ({"embedder": "org/other"}, "embedder org/other"),
+        ({"prompt_version": PROMPT_VERSION + 1}, f"prompt version {PROMPT_VERSION + 1}"),
+        ({"chunker": {"tokens": 99, "version": VERSION}}, "99 tokens"),
+        (
+            {"chunker": {"tokens": KB.chunk_tokens, "version": VERSION + 1}},
+            f"chunker {VERSION + 1}",
+        ),
+    ],
+)
+def test_a_start_does_not_go_on_with_what_a_promotion_would_refuse(
+    tmp_path: Path, made: dict[str, Any], why: str
+) -> None:
+    store(tmp_path, "r1", **made)
+    release.succeed(tmp_path, ["r1", "base"])
+    start = Start(tmp_path)
+    assert start.engine.release == "base" and why in start.said[0]
+
+
 def test_a_base_with_other_weights_under_the_same_name_does_not_fit(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     one = manifest(base={"name": BASE, "files": release.weights(tmp_path)})
-    here = {"model": BASE, "embedder": one.embedder, "weights_in": str(tmp_path)}
+    here: dict[str, Any] = {"model": BASE, "kb": KB, "weights_in": str(tmp_path)}
     assert misfits(one, **here) == []
     (tmp_path / "model.safetensors").write_bytes(b"others")
     (why,) = misfits(one, **here)
     assert "other weights" in why
-    for nothing_to_hash in ("org/name", ""):
+    for nothing_to_hash in ("nobody/has-this", ""):
         assert misfits(one, **here | {"weights_in": nothing_to_hash}) == []

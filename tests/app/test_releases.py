@@ -158,6 +158,20 @@ def test_rollbacks_go_back_one_by_one_also_to_what_is_no_longer_kept(home: Home)
     assert home.launcher.started == ["r1", "r2", "base"]
 
 
+def test_a_rollback_does_not_serve_what_a_promotion_would_refuse(home: Home) -> None:
+    promote(home, "r1")
+    promote(home, "r2")
+    home.launcher.running.discard("r1")
+    home.kb = home.kb.model_copy(update={"embedder": "org/other"})  # after a restart
+    home.releases = home.resumed()
+    home.client = type(home.client)(home.app(), base_url="http://127.0.0.1:8000")
+    with home.client:
+        assert states(home) == {"base": "current"}
+        told = error(rollback(home), 409, "not_promotable")["message"]
+        assert "r1 cannot be served here" in told and "org/other" in told
+        assert states(home) == {"base": "current"}
+
+
 def test_what_is_kept_too_long_is_stopped_and_can_still_be_rolled_back_to(tmp_path: Path) -> None:
     engines = {"r1": FakeEngine(ONE, name="r1")}
     home = Home(tmp_path, FakeEngine(ANSWER), engines=engines)
@@ -208,6 +222,7 @@ def test_a_failed_gate_is_refused_unless_forced(home: Home) -> None:
         ({"prompt_version": 0}, "prompt version 0"),
         ({"base": {"name": "org/other"}}, "its base is org/other"),
         ({"embedder": "other"}, "embedder other"),
+        ({"chunker": {"tokens": 99, "version": 2}}, "99 tokens"),
     ],
 )
 def test_a_release_that_does_not_fit_is_refused_and_said_why(
@@ -270,6 +285,29 @@ def test_an_engine_is_stopped_only_when_its_last_answer_is_written(home: Home) -
         assert second.result().status_code == 200
         assert slow.result().json()["knowledge"]["release"] == "fake"
     assert home.launcher.stopped == ["base"]
+
+
+def test_what_is_being_stopped_is_stopped_although_another_is_promoted_meanwhile(
+    home: Home,
+) -> None:
+    promote(home, "r2")
+    promote(home, "r1")
+    home.launcher.running.add("base")  # as where adapters stand on it
+    home.launcher.stopped.clear()
+    home.releases = home.resumed(keep_seconds=0.05)
+    home.client = type(home.client)(home.app(), base_url="http://127.0.0.1:8000")
+    one, serving = home.launcher.attach(manifest("r1")), home.releases.lineup.current
+    assert isinstance(one, Held)
+    with home.client, ThreadPoolExecutor(1) as pool:
+        with one.held():
+            slow = pool.submit(home.ask)
+            eventually(lambda: serving.under_way == 1)
+            rollback(home)
+            eventually(lambda: home.releases.lineup.get("r1") is None)
+            assert rollback(home).json()["current"] == "base"
+            assert home.launcher.stopped == [] and not slow.done()
+        assert slow.result().json()["knowledge"]["release"] == "r1"
+        eventually(lambda: "r1" in home.launcher.stopped)
 
 
 def test_one_promotion_at_a_time_and_its_progress_is_shown(home: Home) -> None:

@@ -83,12 +83,28 @@ def test_what_is_written_is_what_the_account_says(home: Path) -> None:
     )
     assert by_name[NAME]["generation"] == len(TEXTS)
     assert f"{NAME} (2)" in by_name
+    hashes = [s["sha256"] for s in account["sources"]]
+    assert all(len(one) == 64 for one in hashes) and len(set(hashes)) == len(hashes)
     assert {r.role for r in (*train, *val)} == {"domain", "general"}
 
 
 def test_the_same_configuration_gives_the_same_bytes(home: Path) -> None:
     first = run(home, **WHOLE)
     assert run(home, **WHOLE)["files"] == first["files"]
+
+
+def test_a_sources_hash_is_that_of_what_was_read(home: Path) -> None:
+    def hashes() -> list[str]:
+        return [s["sha256"] for s in run(home, dry_run=True, **WHOLE)["sources"]]
+
+    before = hashes()
+    changed = [{**ITEMS[0], "question": "Which shade has door 0?"}, *ITEMS[1:]]
+    changed[3] = {**ITEMS[3], "passages": ITEMS[4]["passages"]}
+    (home / "items.jsonl").write_text("\n".join(map(json.dumps, changed)), encoding="utf-8")
+    assert [a == b for a, b in zip(before, hashes(), strict=True)] == [True, True, False, True]
+    asked = (home / "asked.jsonl").read_text(encoding="utf-8")
+    (home / "asked.jsonl").write_text(asked.replace("close on", "shut on"), encoding="utf-8")
+    assert hashes()[1] != before[1]
 
 
 def test_a_dry_run_counts_and_writes_nothing(home: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import bitsandbytes
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
@@ -12,6 +13,7 @@ from finetune.merge import merge
 from finetune.settings import TrainSettings
 from finetune.train import train
 from kb.errors import BadConfiguration
+from tests.finetune import tiny
 from tests.finetune.small_runs import run
 
 
@@ -49,6 +51,21 @@ def test_four_bits_are_smaller_and_say_nearly_the_same(tmp_path: Path, tiny_mode
     other = AutoModelForCausalLM.from_pretrained(small["folder"]).train()(ids).logits
     both = torch.stack([one.flatten().float(), other.flatten().float()]).detach()
     assert 0.9 < torch.corrcoef(both)[0, 1] < 0.9999
+
+
+def test_transformers_loads_four_bits_as_they_are_and_answers(tmp_path: Path) -> None:
+    model = tiny.save(tmp_path / "base", hidden=256)  # rows of 64, as inference needs
+    settings = trained(run(tmp_path / "run", model, max_steps=3))
+    folder = merge(settings, tmp_path, print, "4bit")["folder"]
+    small = AutoModelForCausalLM.from_pretrained(folder)
+    layer = small.model.layers[0].mlp.up_proj
+    assert isinstance(layer, bitsandbytes.nn.Linear4bit) and layer.weight.dtype == torch.uint8
+    asked = AutoTokenizer.from_pretrained(folder)("What is it?", return_tensors="pt")
+    said = small.generate(**asked, max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    assert said.shape[1] == asked["input_ids"].shape[1] + 4
+    whole = AutoModelForCausalLM.from_pretrained(merge(settings, tmp_path, print)["folder"])
+    both = [m(**asked).logits.flatten().float().detach() for m in (small, whole)]
+    assert 0.9 < torch.corrcoef(torch.stack(both))[0, 1] < 0.9999
 
 
 def test_a_fully_tuned_model_is_merged_already(tmp_path: Path, tiny_model: Path) -> None:

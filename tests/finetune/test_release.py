@@ -2,7 +2,9 @@
 
 import json
 import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import pytest
@@ -79,15 +81,14 @@ def test_the_sources_are_those_that_the_data_names(run: TrainSettings, tmp_path:
     account = {
         "sources": [
             {"name": "qa.jsonl", "licence": "MIT", "sha256": "b" * 64},
-            {"name": "handbook", "licence": "", "sha256": ""},
+            {"name": "handbook", "licence": "", "sha256": "d" * 64},
         ],
         "mix": {"sources": {"qa.jsonl": {"taken": 5}, "handbook": {"taken": 2}}},
-        "files": {"train.jsonl": "c" * 64},
     }
     (run.output_dir / "data").mkdir()
     (run.output_dir / "data/data.json").write_text(json.dumps(account), encoding="utf-8")
     told = [(s.name, s.licence, s.rows, s.sha256[0]) for s in make(run, KB, tmp_path).data]
-    assert told == [("qa.jsonl", "MIT", 5, "b"), ("handbook", "not stated", 2, "c")]
+    assert told == [("qa.jsonl", "MIT", 5, "b"), ("handbook", "not stated", 2, "d")]
 
 
 def test_what_the_gate_refused_is_released_only_by_force(
@@ -162,6 +163,48 @@ def test_list_works_without_a_server(
     assert capsys.readouterr().out.splitlines()[1].startswith("* r1")
 
 
+def test_a_dry_release_says_what_it_would_write_and_writes_nothing(
+    run: TrainSettings,
+    tmp_path: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "run.yaml"
+    document = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(document | {"model_name_or_path": str(tiny_model)}))
+    asked = ("release", str(file), "--json", "--dry-run", "--set", "release.name=r9")
+    assert command(monkeypatch, tmp_path, *asked) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["folder"] == str(tmp_path / "releases/r9") and "better" in said["gate"]
+    assert not (tmp_path / "releases").exists()
+    (run.output_dir / "adapter/adapter_model.safetensors").write_bytes(b"other")
+    assert command(monkeypatch, tmp_path, *asked) == 3
+
+
+def test_a_dry_rollback_asks_and_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    class Told(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(f"GET {self.path}")
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"current": "r1", "data": []}')
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Told) as server:
+        Thread(target=server.handle_request).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert command(monkeypatch, tmp_path, "rollback", "--url", url, "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["current"] == "r1"
+    assert asked == ["GET /admin/releases"]
+
+
 def test_promote_takes_an_id_or_the_configuration(
     run: TrainSettings,
     tmp_path: Path,
@@ -171,7 +214,8 @@ def test_promote_takes_an_id_or_the_configuration(
     assert command(monkeypatch, tmp_path, "promote", "r7", "--dry-run") == 0
     file = str(tmp_path / "run.yaml")
     assert command(monkeypatch, tmp_path, "promote", file, "--dry-run") == 0
-    assert capsys.readouterr().out == "would promote r7\nwould promote release\n"
+    said = "would promote: release r7\nwould promote: release release\n"
+    assert capsys.readouterr().out == said
     assert command(monkeypatch, tmp_path, "promote", "none.yaml") == 3
 
 

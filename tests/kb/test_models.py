@@ -1,5 +1,6 @@
 """Names of models lead to weights, and bundled ones are unpacked once, whole (no real weights)."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from kb import models
 from kb.errors import ModelBroken, ModelNotFound
-from kb.models import BUNDLED, Bundled, Source, locate
+from kb.models import BUNDLED, Bundled, Source, folder_of, locate
 
 E5 = "bundled:multilingual-e5-small"
 CHAT = "bundled:smollm2-135m-instruct"
@@ -141,6 +142,23 @@ def test_only_bundled_models_are_described() -> None:
 
 def test_every_bundled_model_has_a_converter() -> None:
     assert models.CONVERTERS.keys() == BUNDLED.keys()
+
+
+def test_of_a_hub_id_the_folder_is_what_was_downloaded(tmp_path: Path) -> None:
+    place = tmp_path / "models--org--name"
+    (place / "snapshots/abc").mkdir(parents=True)
+    (place / "refs").mkdir()
+    (place / "refs/main").write_text("abc")
+    told = "from kb.models import folder_of; print(folder_of('org/name'), folder_of('org/none'))"
+    done = subprocess.run(
+        [sys.executable, "-c", told],
+        env=os.environ | {"HF_HUB_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [str(place / "snapshots/abc"), "None"]
+    assert folder_of(str(tmp_path)) == tmp_path
 
 
 def test_without_its_wheel_a_bundled_model_becomes_its_hub_id_and_says_so(tmp_path: Path) -> None:

@@ -1,0 +1,58 @@
+"""What the Makefile promises, with a `finetune` that only takes notes."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FINETUNE = """#!/bin/sh
+echo "$1" >> said
+if [ "$1" = train ]; then
+  test -e data/runs/bundled/run.json && { echo "is finished already"; exit 0; }
+  mkdir -p data/runs/bundled && date +%N > data/runs/bundled/run.json
+fi
+if [ "$1" = eval ] && [ -e cut-off ]; then exit 1; fi
+if [ "$1" = release ]; then
+  mkdir -p "$VADEMECUM_HOME/releases" && mkdir "$VADEMECUM_HOME/releases/bundled-2" || exit 1
+  cp data/runs/bundled/run.json "$VADEMECUM_HOME/releases/bundled-2/release.json"
+fi
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A checkout that is set up already."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/finetune").write_text(FINETUNE)
+    (tmp_path / "bin/finetune").chmod(0o755)
+    (tmp_path / "kb/shipped").mkdir(parents=True)
+    return tmp_path
+
+
+def make(folder: Path) -> int:
+    command = ["make", "--silent", "release-bundled", "BIN=bin", "READY="]
+    return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode
+
+
+def shipped(folder: Path) -> str:
+    assert [path.name for path in (folder / "kb/shipped").iterdir()] == ["bundled-2"]
+    return (folder / "kb/shipped/bundled-2/release.json").read_text()
+
+
+def test_the_release_that_ships_can_be_made_again_and_again(folder: Path) -> None:
+    assert make(folder) == 0
+    first = shipped(folder)
+    assert make(folder) == 0
+    assert shipped(folder) != first
+
+
+def test_a_making_that_was_cut_off_goes_on_with_what_was_trained(folder: Path) -> None:
+    (folder / "cut-off").touch()
+    assert make(folder) != 0
+    trained = (folder / "data/runs/bundled/run.json").read_text()
+    (folder / "cut-off").unlink()
+    assert make(folder) == 0
+    assert shipped(folder) == trained
