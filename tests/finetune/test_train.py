@@ -32,7 +32,7 @@ def test_the_loss_falls(tmp_path: Path, tiny_model: Path, method: str) -> None:
         assert done["losses"][role]["last"] < done["losses"][role]["first"]
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
 @pytest.mark.parametrize("stage", ["rm", "dpo"])
 def test_a_better_answer_is_told_from_a_worse(
     tmp_path: Path, tiny_model: Path, stage: str, method: str
@@ -43,6 +43,8 @@ def test_a_better_answer_is_told_from_a_worse(
     for curve in ("train", "domain", "general"):
         assert done["losses"][curve]["last"] < done["losses"][curve]["first"]
     assert done["losses"]["train"]["first"] == pytest.approx(0.693, abs=0.1)
+    kept = load_file(next((tmp_path / f"checkpoint-{done['steps']}").glob("*model.safetensors")))
+    assert {weights.dtype for weights in kept.values()} == {torch.float32}
 
 
 def test_dpo_goes_on_from_an_adapter_and_is_held_near_to_it(
