@@ -45,6 +45,7 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
     begun = time.monotonic()
     main = os.environ.get("RANK", "0") == "0"  # torchrun and accelerate set it
     report = report if main else _silent
+    device.take(os.environ)
     models.check(settings)
     rows = trainset.load(settings)
     wanted = runs.decisive(settings, rows.sha256)
