@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -178,11 +179,11 @@ def _result(settings: TrainSettings, best: Path, base: str) -> Path:
             save_file(halved, beside / _WEIGHTS, metadata={"format": "pt"})
         sync_tree(beside)
         beside.rename(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise TrainingStopped(
-            f"{folder}: could not be written: {error.strerror}; {best.name} is whole: free some"
-            " space and start again"
+            f"{folder}: could not be written: {error}; {best.name} is whole: free some space and"
+            " start again"
         ) from error
     return folder
 
