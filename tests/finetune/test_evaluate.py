@@ -12,7 +12,7 @@ from finetune.evaluate import Evaluation
 from finetune.judges import Measure
 from finetune.settings import TrainSettings
 from kb.errors import BadConfiguration, BadData
-from tests.finetune.judging import REFUSAL, Scripted, reader, settings, write
+from tests.finetune.judging import REFUSAL, Scripted, grounding, reader, settings, write
 
 
 def silent(text: str) -> None:
@@ -74,6 +74,18 @@ def test_the_likelier_choice_for_its_length_is_chosen(tmp_path: Path) -> None:
     done = run(settings(tmp_path), parrot(), chooser)
     # -3.5 over four bytes is likelier than -3 over three; the base goes by length alone: a tie.
     assert figures(done)["choice right"] == (0.0, 1.0)
+
+
+def test_questions_without_an_answer_are_judged_with_passages_only(tmp_path: Path) -> None:
+    configured = settings(tmp_path, choice=[], maths=[], text=[])
+    unanswerable = [{**one, "answers": [], "gold": [], "kind": ""} for one in grounding(6)]
+    write(tmp_path / "items.jsonl", unanswerable)
+    done = run(configured, parrot(), Scripted("tuned", lambda content: REFUSAL))
+    assert figures(done) == {
+        "grounding right": (0.0, 1.0),
+        "grounding unanswerable refused": (0.0, 1.0),
+        "grounding unanswerable cited": (0.0, 0.0),
+    }
 
 
 def test_perplexity_is_told_and_its_rise_bounded(tmp_path: Path) -> None:
