@@ -144,7 +144,8 @@ def test_a_bad_item_is_named_with_its_line(tmp_path: Path, row: dict[str, str], 
     ("name", "row", "said"),
     [
         ("exam.jsonl", {"question": "q", "choices": ["a", "b"], "answer": "C"}, "none of the"),
-        ("sums.jsonl", {"question": "q", "answer": "3"}, "answer"),
+        ("sums.jsonl", {"question": "q", "answer": "3"}, "answer: .*does not end in `#### NUMBER`"),
+        ("sums.jsonl", {"question": "q", "answer": "3 #### x"}, "does not end in `#### NUMBER`"),
         ("text.jsonl", {"tekst": "q"}, "no JSON object with `text`"),
     ],
 )
