@@ -166,6 +166,6 @@ def quantized(facts: Facts) -> str | None:
 
 
 def seeds(facts: Facts) -> str | None:
-    if facts.seeds > 1 or facts.settings.eval.seeds:
+    if facts.settings.eval.seeds:
         return None
     return "one seed: a difference may be chance (`eval.seeds`)"
