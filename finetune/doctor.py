@@ -201,7 +201,10 @@ def _facts(
         languages=model.languages,
         full_fits=seen.fits("full") if seen else None,
         lora_fits=seen.fits("lora") if seen else None,
-        noisy=sum(bool(r) and r not in UNLIKE for r in reasons),
+        noisy=sum(
+            (bool(reason) and reason not in UNLIKE) or _is_foreign(row, settings)
+            for row, reason in zip(known, reasons, strict=True)
+        ),
         duplicates=len(duplicates.exact(rows)),
         unlike=sum(r in UNLIKE for r in reasons),
     )
@@ -209,6 +212,11 @@ def _facts(
 
 def _noise(row: Row) -> str:
     return next((name for name, broken in noise.REASONS.items() if broken(row)), "")
+
+
+def _is_foreign(row: Row, settings: TrainSettings) -> bool:
+    wanted = settings.data.languages
+    return bool(wanted) and bool(row.language) and row.language not in wanted
 
 
 def _spoken(row: Row) -> str:

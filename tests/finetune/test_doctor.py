@@ -69,6 +69,19 @@ def test_rows_are_shown_with_what_is_masked_and_what_is_trained(
     assert "\x1b[1;32mblue<|im_end|>\x1b[0m" in showing.diagnosis(found, colours=True)
 
 
+def test_rows_that_are_mostly_noise_are_serious_unless_that_is_allowed(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    german = said("Wo ist das?", "Das ist in dem Haus, und die Tür ist auf der anderen Seite.")
+    noise = said("Why?", "so so so so so so so so")
+    given = [*rows(6), german, german, noise, noise]
+    found = look(run(tmp_path, tiny_model, given, data={"languages": ["en"]}))
+    assert serious(found) == {"noise": "4 rows (40.0%) are noise"}
+    allowing = run(tmp_path, tiny_model, given, data={"languages": ["en"]}, allow=["noise"])
+    assert not look(allowing).serious
+    assert not look(run(tmp_path, tiny_model, [*rows(16), noise, noise])).serious
+
+
 def test_an_end_token_inside_an_answer_is_serious(tiny_model: Path, tmp_path: Path) -> None:
     twice = said("Why?", "So<|im_end|> and so.")
     found = look(run(tmp_path, tiny_model, [*rows(), twice]))

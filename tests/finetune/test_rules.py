@@ -114,6 +114,22 @@ def test_what_nobody_measured_is_no_reason_to_complain_of_it() -> None:
     assert not {"noise", "fit", "method", "quantized", "optimizer"} & set(complaints(unknown))
 
 
+@pytest.mark.parametrize(
+    ("rule", "few", "many"),
+    [
+        ("noise", facts(noisy=20), facts(noisy=21)),
+        (
+            "base",
+            facts(replace(MIXED, languages={"en": 80, "zh": 20}), languages=("en",)),
+            facts(replace(MIXED, languages={"en": 79, "zh": 21}), languages=("en",)),
+        ),
+    ],
+)
+def test_rows_of_which_a_fifth_is_no_good_are_serious(rule: str, few: Facts, many: Facts) -> None:
+    said = [{f.rule.id: f.severity for f in findings(known)}[rule] for known in (few, many)]
+    assert said == ["warning", "serious"]
+
+
 def test_an_allowed_rule_is_told_as_allowed() -> None:
     (finding,) = findings(facts(num_train_epochs=9, allow=["epochs"]))
     assert finding.allowed and finding.rule.id == "epochs"
