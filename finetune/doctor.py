@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune import (
     duplicates,
+    grounding,
     inspection,
     lengths,
     noise,
@@ -31,7 +32,10 @@ from finetune.render import Ledger, Rendered, Renderer
 from finetune.rows import Row
 from finetune.settings import TrainSettings
 from finetune.shape import Shape
-from kb.errors import BadConfiguration, BadData
+from kb.catalog import Catalog
+from kb.errors import BadConfiguration, BadData, UnknownKnowledgeBase
+from kb.layout import DATABASE
+from kb.store import Store
 
 SHOWN = 3
 ASKED = 8
@@ -85,10 +89,11 @@ def examine(
     model: Model,
     tokenize: Tokenize | None = None,
     on: Machine | None = None,
+    live: Catalog | None = None,
 ) -> Diagnosis:
-    """Look at a run's rows, its model and its configuration, and at the memory of the machine that
-    it is to run `on`. Raises BadData for rows that cannot be read, EngineDown if `tokenize` does
-    not answer."""
+    """Look at a run's rows, its model and its configuration, at the memory of the machine that it
+    is to run `on`, and whether rows of `live` knowledge bases still hold. Raises BadData for rows
+    that cannot be read, EngineDown if `tokenize` does not answer."""
     rows = trainset.load(settings)
     found = [*servable.settings(settings)]
     if model.adapter is not None:
@@ -113,6 +118,8 @@ def examine(
             found += _memory(settings, model.shape, seen)
     facts = _facts(settings, rows.train, model, seen)
     found += _leaks(settings, rows)
+    if live is not None:
+        found += _stale(settings, rows.train, live)
     found += problems.of_rules(rules.findings(facts))
     shown = tuple(
         (row.origin.source, tuple(inspection.segments(one, renderer)))
@@ -187,6 +194,27 @@ def _leaks(settings: TrainSettings, rows: trainset.TrainSet) -> Iterator[Problem
     if twice:
         text = f"{len(twice)} held-out rows are trained on too: {twice[0].origin.source}"
         yield Problem("warning", "overlap", text)
+
+
+def _stale(settings: TrainSettings, rows: Sequence[Row], live: Catalog) -> Iterator[Problem]:
+    """Rows of documents that were edited or removed since."""
+    for name in dict.fromkeys(one.kb for one in settings.data.knowledge if one.kb):
+        made = [row for row in rows if row.origin.source.startswith(f"kb:{name} ")]
+        if not made:
+            continue
+        try:
+            store = Store(live.get(name).folder / DATABASE, readonly=True)
+        except UnknownKnowledgeBase as error:
+            yield Problem("warning", "stale", f"{len(made)} rows are of {name}: {error}")
+            continue
+        try:
+            old = grounding.stale(made, store)
+        finally:
+            store.close()
+        if old:
+            text = f"{len(old)} of {len(made)} rows show documents of {name} that have changed"
+            text += f" since: {old[0].origin.source}; run `finetune data` again"
+            yield Problem("warning", "stale", text)
 
 
 def _facts(
