@@ -109,7 +109,8 @@ def _must_fit(
     if not fitting:
         return
     known = shape.of(folder)
-    sized = lengths.sized(*zip(*fitting, strict=True), renderer, settings)
+    kept, rendered = [row for row, _ in fitting], [one for _, one in fitting]
+    sized = lengths.sized(kept, rendered, renderer, settings)
     seen = outlook.of(settings, known, sized, on)
     if not seen.enough:
         raise BadConfiguration(outlook.too_little(settings, known, seen))
