@@ -184,7 +184,7 @@ def judging(facts: Facts, seen: Outlook) -> Advice:
 
 
 def seeds(facts: Facts, seen: Outlook) -> Advice:
-    have = max(facts.seeds, len(facts.settings.eval.seeds))
+    have = max(1, len(facts.settings.eval.seeds))
     why = "a difference smaller than their spread is none (eval.seeds)"
     return (
         _line("seeds", "3", why, "seeds", str(have))

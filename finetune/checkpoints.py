@@ -40,6 +40,14 @@ class WholeCheckpoints(Trainer):
 
     _staging: Path | None = None
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.is_fsdp_enabled:
+            # Of shards, accelerate's default, transformers writes no weights that a result is of.
+            plugin = self.accelerator.state.fsdp_plugin
+            plugin.state_dict_config = plugin.optim_state_dict_config = None
+            plugin.set_state_dict_type("FULL_STATE_DICT")
+
     def _get_output_dir(self, trial: Any) -> str:
         """Where transformers writes: beside, while a checkpoint is being saved."""
         return str(self._staging or super()._get_output_dir(trial))

@@ -8,6 +8,8 @@ from finetune.facts import Facts
 MUCH = 10_000
 """Rows of a field from which their quality is asked about."""
 NOISE_BORNE = 0.01
+SERIOUS = 0.2
+"""Share of noise, or of rows in languages that the model does not write, that spoils a run."""
 MIN_GENERAL = 0.1
 REPLAY = (5.0, 10.0)
 MOST_EPOCHS = 3.0
@@ -60,6 +62,11 @@ def noise(facts: Facts) -> str | None:
         return None
     share = facts.noisy / facts.counts.rows
     return f"{facts.noisy} rows ({share:.1%}) are noise" if share > NOISE_BORNE else None
+
+
+def spoiled(facts: Facts) -> bool:
+    """Whether noise is no blemish any more."""
+    return (facts.noisy or 0) > SERIOUS * facts.counts.rows
 
 
 def fit(facts: Facts) -> str | None:
@@ -158,6 +165,13 @@ def base_by_field(facts: Facts) -> str | None:
     return f"the model writes {', '.join(facts.languages)}; there are rows in others: {held}"
 
 
+def foreign(facts: Facts) -> bool:
+    """Whether many rows are in languages that the model does not write."""
+    held = facts.counts.languages
+    strange = sum(count for language, count in held.items() if language not in facts.languages)
+    return bool(facts.languages) and strange > SERIOUS * facts.counts.rows
+
+
 def quantized(facts: Facts) -> str | None:
     size = facts.billions
     if facts.settings.finetuning_type != "qlora" or size is None or size >= 10:
@@ -166,6 +180,6 @@ def quantized(facts: Facts) -> str | None:
 
 
 def seeds(facts: Facts) -> str | None:
-    if facts.seeds > 1 or facts.settings.eval.seeds:
+    if facts.settings.eval.seeds:
         return None
     return "one seed: a difference may be chance (`eval.seeds`)"

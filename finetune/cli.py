@@ -47,6 +47,10 @@ def main() -> int:
     except VademecumError as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    except OSError as error:  # a full disk, a folder that may not be written
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"{where}{error.strerror or error}\n")
+        return 1
     except SystemExit as exit_:
         # Typer ends with 2 for a wrong command line; here 2 means that the gate said no.
         return 3 if exit_.code == 2 else int(exit_.code or 0)

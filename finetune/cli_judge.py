@@ -73,12 +73,14 @@ def doctor(
     from finetune.doctor import examine
     from finetune.inspection import HttpTokenize
     from finetune.settings import load
+    from kb.catalog import Catalog
     from kb.settings import load as load_house
 
     settings = load(config, sets or ())
-    model = base_model.known(settings, load_house().home, _say)
+    home = load_house().home
+    model = base_model.known(settings, home, _say)
     tokenize = HttpTokenize(engine, engine_model) if engine else None
-    found = examine(settings, model, tokenize, device.machine(settings.bf16))
+    found = examine(settings, model, tokenize, device.machine(settings.bf16), Catalog(home))
     if as_json:
         typer.echo(json.dumps(showing.document(found), ensure_ascii=False))
     else:

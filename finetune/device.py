@@ -6,6 +6,7 @@ Asks once, at the start of a run. Knows no model and no settings.
 import importlib.util
 import resource
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,13 @@ import torch
 from finetune.memory import Machine
 
 _STATUS, _GROUP = Path("/proc/self/status"), Path("/sys/fs/cgroup")
+
+
+def take(environ: Mapping[str, str]) -> None:
+    """Of several GPUs, the one that the launcher has for this process, before any weights are read:
+    4-bit ones are put on the current GPU at once, and that would be the first for all."""
+    if torch.cuda.is_available() and "LOCAL_RANK" in environ:
+        torch.cuda.set_device(int(environ["LOCAL_RANK"]))
 
 
 def has_bf16() -> bool:

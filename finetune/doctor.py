@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune import (
     duplicates,
+    grounding,
     inspection,
     lengths,
     noise,
@@ -31,7 +32,10 @@ from finetune.render import Ledger, Rendered, Renderer
 from finetune.rows import Row
 from finetune.settings import TrainSettings
 from finetune.shape import Shape
-from kb.errors import BadConfiguration, BadData
+from kb.catalog import Catalog
+from kb.errors import BadConfiguration, BadData, UnknownKnowledgeBase
+from kb.layout import DATABASE
+from kb.store import Store
 
 SHOWN = 3
 ASKED = 8
@@ -85,10 +89,11 @@ def examine(
     model: Model,
     tokenize: Tokenize | None = None,
     on: Machine | None = None,
+    live: Catalog | None = None,
 ) -> Diagnosis:
-    """Look at a run's rows, its model and its configuration, and at the memory of the machine that
-    it is to run `on`. Raises BadData for rows that cannot be read, EngineDown if `tokenize` does
-    not answer."""
+    """Look at a run's rows, its model and its configuration, at the memory of the machine that it
+    is to run `on`, and whether rows of `live` knowledge bases still hold. Raises BadData for rows
+    that cannot be read, EngineDown if `tokenize` does not answer."""
     rows = trainset.load(settings)
     found = [*servable.settings(settings)]
     if model.adapter is not None:
@@ -113,6 +118,8 @@ def examine(
             found += _memory(settings, model.shape, seen)
     facts = _facts(settings, rows.train, model, seen)
     found += _leaks(settings, rows)
+    if live is not None:
+        found += _stale(settings, rows.train, live)
     found += problems.of_rules(rules.findings(facts))
     shown = tuple(
         (row.origin.source, tuple(inspection.segments(one, renderer)))
@@ -189,6 +196,27 @@ def _leaks(settings: TrainSettings, rows: trainset.TrainSet) -> Iterator[Problem
         yield Problem("warning", "overlap", text)
 
 
+def _stale(settings: TrainSettings, rows: Sequence[Row], live: Catalog) -> Iterator[Problem]:
+    """Rows of documents that were edited or removed since."""
+    for name in dict.fromkeys(one.kb for one in settings.data.knowledge if one.kb):
+        made = [row for row in rows if row.origin.source.startswith(f"kb:{name} ")]
+        if not made:
+            continue
+        try:
+            store = Store(live.get(name).folder / DATABASE, readonly=True)
+        except UnknownKnowledgeBase as error:
+            yield Problem("warning", "stale", f"{len(made)} rows are of {name}: {error}")
+            continue
+        try:
+            old = grounding.stale(made, store)
+        finally:
+            store.close()
+        if old:
+            text = f"{len(old)} of {len(made)} rows show documents of {name} that have changed"
+            text += f" since: {old[0].origin.source}; run `finetune data` again"
+            yield Problem("warning", "stale", text)
+
+
 def _facts(
     settings: TrainSettings, rows: Sequence[Row], model: Model, seen: Outlook | None
 ) -> Facts:
@@ -201,7 +229,10 @@ def _facts(
         languages=model.languages,
         full_fits=seen.fits("full") if seen else None,
         lora_fits=seen.fits("lora") if seen else None,
-        noisy=sum(bool(r) and r not in UNLIKE for r in reasons),
+        noisy=sum(
+            (bool(reason) and reason not in UNLIKE) or _is_foreign(row, settings)
+            for row, reason in zip(known, reasons, strict=True)
+        ),
         duplicates=len(duplicates.exact(rows)),
         unlike=sum(r in UNLIKE for r in reasons),
     )
@@ -209,6 +240,11 @@ def _facts(
 
 def _noise(row: Row) -> str:
     return next((name for name, broken in noise.REASONS.items() if broken(row)), "")
+
+
+def _is_foreign(row: Row, settings: TrainSettings) -> bool:
+    wanted = settings.data.languages
+    return bool(wanted) and bool(row.language) and row.language not in wanted
 
 
 def _spoken(row: Row) -> str:

@@ -113,7 +113,7 @@ def measure(
         ),
         (
             "without passages",
-            len(asked.grounding),
+            sum(bool(item.answers) for item in asked.grounding),
             lambda: judges.closed_book(engine, asked.grounding, most),
         ),
         ("multiple choice", len(asked.choice), lambda: judges.choice(engine, asked.choice)),

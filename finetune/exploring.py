@@ -18,6 +18,8 @@ setattr(import_module("trl.import_utils"), "is_vllm_available", lambda min_versi
 
 from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: E402
 
+_CHECKED = [rewards.right, rewards.cited]
+
 
 class Exploring(Run, GRPOTrainer):
     """Rows come as messages; TRL counts their tokens itself."""
@@ -26,7 +28,8 @@ class Exploring(Run, GRPOTrainer):
 def build(parts: Parts) -> Ready:
     """Judged by the reward model, or by the row's `answer` and the citations."""
     settings = parts.settings
-    ledger = trainset.tokens(parts.rows.train, parts.renderer, settings)[1]
+    renderer = parts.renderer
+    ledger = trainset.tokens(parts.rows.train, renderer, settings)[1]
     batch = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
     if batch % settings.num_generations:
         raise BadConfiguration(
@@ -45,10 +48,11 @@ def build(parts: Parts) -> Ready:
     asked = [
         {"prompt": [m.model_dump() for m in row.prompt], "answer": row.answer}
         for row in parts.rows.train
+        if len(renderer.row(row).input_ids) <= settings.cutoff_len
     ]
     trainer = Exploring(
         model=parts.model,
-        reward_funcs=settings.reward_model or [rewards.right, rewards.cited],
+        reward_funcs=str(judge) if (judge := settings.reward_model) else _CHECKED,
         args=args,
         train_dataset=Dataset.from_list(asked),
         processing_class=parts.tokenizer,

@@ -49,9 +49,7 @@ class Facts:
     """Rows of repetition, mojibake, the wrong language."""
     duplicates: int | None = None
     unlike: int | None = None
-    """Rows that do not fit the base model: template fragments, perplexity outliers."""
-    seeds: int = 1
-    """Runs of this configuration that differ by the seed alone."""
+    """Rows that do not fit the base model: template fragments."""
 
     @property
     def billions(self) -> float | None:

@@ -17,6 +17,7 @@ from finetune.rows import Message, Origin, Role, Row
 from kb import prompt
 from kb.records import Found, Hit
 from kb.search import KnowledgeBase
+from kb.store import Store
 from kb.words import content_words, is_chinese
 
 SEARCHED = 24
@@ -197,7 +198,7 @@ def _chosen(case: Case, count: int, rng: random.Random, refuses: bool) -> list[H
     return hits
 
 
-def stale(rows: Sequence[Row], kb: KnowledgeBase) -> list[Row]:
+def stale(rows: Sequence[Row], store: Store) -> list[Row]:
     """Rows that show a document which is no longer alive in this version."""
-    alive = kb.store.living({sha for row in rows for sha in row.origin.documents})
+    alive = store.living({sha for row in rows for sha in row.origin.documents})
     return [row for row in rows if not alive.issuperset(row.origin.documents)]

@@ -41,19 +41,21 @@ def open_engines(
 ) -> Engines:
     """Raises BadData if the run has no result, BadConfiguration for a server without names, and
     ModelBroken."""
-    chosen = candidates.at(folder) if folder else candidates.of_run(settings)
-    about = {
+    about: dict[str, Any] = {
         "evaluated": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "model": shown(settings.model_name_or_path),
-        "files": chosen.hashes(),
+        # What a server holds nobody here has seen: no release can be made of that.
+        "files": {},
         "prompt_version": PROMPT_VERSION,
         "seed": settings.seed,
         "settings": _without_folders(settings.eval),
     }
     if names.url:
-        return _served(names, about)
+        return _served(settings, folder, names, about)
     from finetune import local  # torch: not for a server
 
+    chosen = candidates.at(folder) if folder else candidates.of_run(settings)
+    about["files"] = chosen.hashes()
     seeds = candidates.of_seeds(settings)
     engines = local.together(
         locate(settings.model_name_or_path, home, report=report),
@@ -65,9 +67,17 @@ def open_engines(
     return Engines(base, candidate, dict(zip(seeds, others, strict=True)), about)
 
 
-def _served(names: Names, about: Mapping[str, Any]) -> Engines:
+def _served(
+    settings: TrainSettings, folder: Path | None, names: Names, about: Mapping[str, Any]
+) -> Engines:
     if not names.candidate:
         raise BadConfiguration("--engine needs --candidate, the tuned model's name there")
+    if folder:
+        raise BadConfiguration("--adapter: a folder is judged here, not by --engine")
+    if settings.eval.seeds:
+        raise BadConfiguration(
+            "eval.seeds: runs with other seeds are judged here, not by --engine; set eval.seeds=[]"
+        )
     base, candidate = (HttpEngine(names.url, n) for n in (names.base, names.candidate))
     return Engines(base, candidate, {}, about)
 

@@ -1,12 +1,14 @@
 """A model in this process, judged without any server; one adapter of it switched on, or none.
 
-Base and candidate share the weights where the candidate is an adapter, so that both are judged in
-the memory of one. Knows weights and tokens; no items and no judges.
+Base and candidate share the weights where the candidate is an adapter, and whole models are held
+one after another, so that all are judged in the memory of one. Knows weights and tokens; no items
+and no judges.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +33,34 @@ BATCH_TOKENS = 8_192
 
 
 @dataclass(slots=True)
+class Shelf:
+    """Whole models, one of them in memory: that which was asked for last."""
+
+    dtype: torch.dtype
+    _folder: str = ""
+    _held: PreTrainedModel | None = None
+
+    def model(self, folder: str) -> PreTrainedModel:
+        """Raises ModelBroken."""
+        if self._held is None or self._folder != folder:
+            self._held = None  # before the next is read
+            self._held, self._folder = _model(folder, self.dtype), folder
+        return self._held
+
+
+@dataclass(slots=True)
 class LocalEngine:
-    """`adapter`: the name of one loaded into `model`, or None for the bare base."""
+    """`adapter`: the name of one loaded into the model, or None for the bare base."""
 
     name: str
-    model: Any
+    weights: Callable[[], Any]
     tokenizer: PreTrainedTokenizerBase
     adapter: str | None = None
     batch_tokens: int = BATCH_TOKENS
+
+    @property
+    def model(self) -> Any:
+        return self.weights()
 
     def generate(self, prompts: Sequence[Messages], max_tokens: int) -> list[str]:
         """Greedy answers; prompts of like length are generated together."""
@@ -140,24 +162,33 @@ class LocalEngine:
 def together(base: str, tuned: Mapping[str, Path]) -> list[LocalEngine]:
     """The base, then each tuned model (its name -> the folder of an adapter or of a whole model).
 
-    Adapters share the base's weights. Raises ModelBroken.
+    Adapters share the base's weights; a whole model is read when it is asked something. Raises
+    ModelBroken.
     """
-    dtype = torch.bfloat16 if device.has_bf16() else torch.float32
+    shelf = Shelf(torch.bfloat16 if device.has_bf16() else torch.float32)
     tokenizer = _tokenizer(base)
-    model: PreTrainedModel | PeftModel = _model(base, dtype)
-    adapters: dict[str, str] = {}
-    own: dict[str, LocalEngine] = {}
-    for n, (name, folder) in enumerate(tuned.items()):
-        if not (folder / ADAPTER_CONFIG).is_file():
-            whole = _model(str(folder), dtype)
-            own[name] = LocalEngine(name, whole, _tokenizer(str(folder)))
-            continue
-        adapters[name] = f"tuned{n}"
-        model = _with_adapter(model, folder, adapters[name])
-    engines = [LocalEngine(base, model, tokenizer)]
-    for name in tuned:
-        engines.append(own.get(name) or LocalEngine(name, model, tokenizer, adapters[name]))
+    adapters = {name: at for name, at in tuned.items() if (at / ADAPTER_CONFIG).is_file()}
+    shared: Any = None
+    for name, folder in adapters.items():
+        bare = shelf.model(base) if shared is None else shared
+        shared = _with_adapter(bare, folder, _inside(tuned, name))
+
+    def weights() -> Any:
+        return shelf.model(base) if shared is None else shared
+
+    engines = [LocalEngine(base, weights, tokenizer)]
+    for name, folder in tuned.items():
+        if name in adapters:
+            engines.append(LocalEngine(name, weights, tokenizer, _inside(tuned, name)))
+        else:
+            own = partial(shelf.model, str(folder))
+            engines.append(LocalEngine(name, own, _tokenizer(str(folder))))
     return engines
+
+
+def _inside(tuned: Mapping[str, Path], name: str) -> str:
+    """What an adapter is called within the model; PEFT takes no dots."""
+    return f"tuned{list(tuned).index(name)}"
 
 
 def _with_adapter(model: Any, folder: Path, name: str) -> PeftModel:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from finetune import models, runs
@@ -48,8 +49,8 @@ def merge(
             _quantize(beside)
         sync_tree(beside)
         beside.rename(folder)
-    except OSError as error:
-        raise TrainingStopped(f"{folder}: could not be written: {error.strerror}") from error
+    except (OSError, SafetensorError) as error:
+        raise TrainingStopped(f"{folder}: could not be written: {error}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     size = sum(path.stat().st_size for path in folder.iterdir())

@@ -21,4 +21,4 @@ class Problem:
 
 
 def of_rules(findings: Sequence[Finding]) -> list[Problem]:
-    return [Problem(f.rule.severity, f.rule.id, f.text, f.allowed) for f in findings]
+    return [Problem(f.severity, f.rule.id, f.text, f.allowed) for f in findings]

@@ -63,6 +63,11 @@ def ready(
 
 
 def _must_be_of(judged: Mapping[str, Any], candidate: Candidate, settings: TrainSettings) -> None:
+    if not judged["files"]:
+        raise BadData(
+            f"{settings.output_dir}: was judged through --engine, which does not show its weights;"
+            " run `finetune eval` without it"
+        )
     if judged["files"] != candidate.hashes():
         raise BadData(
             f"{settings.output_dir}: was judged with other weights than it holds now; run"

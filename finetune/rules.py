@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from finetune.checks import (
+    SERIOUS,
     abilities,
     all_linear,
     alpha,
     base_by_field,
     epochs,
     fit,
+    foreign,
     knowledge,
     method,
     mix,
@@ -27,6 +29,7 @@ from finetune.checks import (
     quantized,
     replay,
     seeds,
+    spoiled,
     stages,
 )
 from finetune.facts import Facts
@@ -45,6 +48,8 @@ class Rule:
     evidence: str
     severity: Severity
     check: Callable[[Facts], str | None]
+    spoils: Callable[[Facts], bool] | None = None
+    """Whether what it complains of is so much that a run must not begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ class Finding:
     rule: Rule
     text: str
     allowed: bool
+    severity: Severity
 
 
 def findings(facts: Facts) -> list[Finding]:
@@ -63,10 +69,14 @@ def findings(facts: Facts) -> list[Finding]:
         if name not in known:
             raise BadConfiguration(f"allow: no rule is called {name}; {nearest(name, known)}")
     return [
-        Finding(rule, text, rule.id in facts.settings.allow)
+        Finding(rule, text, rule.id in facts.settings.allow, _severity(rule, facts))
         for rule in RULES
         if (text := rule.check(facts)) is not None
     ]
+
+
+def _severity(rule: Rule, facts: Facts) -> Severity:
+    return "serious" if rule.spoils and rule.spoils(facts) else rule.severity
 
 
 def by_id(name: str) -> Rule:
@@ -76,7 +86,9 @@ def by_id(name: str) -> Rule:
 def table() -> str:
     """The rules as a Markdown table, for docs/finetuning.md."""
     lines = ["| id | rule | evidence | severity |", "|---|---|---|---|"]
-    lines += [f"| `{r.id}` | {r.claim} | {r.evidence} | {r.severity} |" for r in RULES]
+    for r in RULES:
+        above = f"; serious above {SERIOUS:.0%} of the rows" if r.spoils else ""
+        lines.append(f"| `{r.id}` | {r.claim} | {r.evidence} | {r.severity}{above} |")
     return "\n".join(lines)
 
 
@@ -123,6 +135,7 @@ RULES: Sequence[Rule] = (
         " a wrong filter is seen.",
         "warning",
         noise,
+        spoiled,
     ),
     Rule(
         "fit",
@@ -213,6 +226,7 @@ RULES: Sequence[Rule] = (
         " English only.",
         "warning",
         base_by_field,
+        foreign,
     ),
     Rule(
         "quantized",

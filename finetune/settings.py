@@ -73,8 +73,8 @@ class TrainSettings(Section):
     """Rows to train on; none: `output_dir`/data, as `finetune data` writes it."""
     adapter_name_or_path: Path | None = None
     """An adapter to go on from (dpo after sft)."""
-    reward_model: str = ""
-    """grpo: a folder of a trained reward model; empty: rows' `answer` and citations are checked."""
+    reward_model: Path | None = None
+    """grpo: a folder of a trained reward model; none: rows' `answer` and citations are checked."""
 
     lora_rank: Annotated[int, Field(ge=1)] = 16
     lora_alpha: Annotated[int | None, Field(ge=1)] = None

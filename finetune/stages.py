@@ -10,6 +10,11 @@ def prepare(parts: Parts, progress: Progress) -> Ready:
     """The trainer of the stage, and what became of the rows. Raises BadData for rows that do not
     fit, BadConfiguration for a value that a library refuses."""
     trainer, ledger = _build(parts)
+    for weights in parts.model.parameters():
+        if (
+            weights.requires_grad
+        ):  # TRL makes those of a 4-bit model bfloat16, which rounds steps off
+            weights.data = weights.data.float()
     trainer.add_callback(progress)
     if parts.settings.patience and trainer.eval_dataset:
         trainer.add_callback(Patience(parts.settings.patience))

@@ -12,23 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    PreTrainedTokenizerBase,
     Trainer,
     set_seed,
 )
 
-from finetune import device, models, runs, stages, trainset
+from finetune import device, lengths, models, outlook, runs, shape, stages, trainset
 from finetune.checkpoints import last
 from finetune.parts import Parts
 from finetune.progress import Progress
-from finetune.render import Ledger
+from finetune.render import Ledger, Renderer
 from finetune.settings import TrainSettings
 from finetune.trainset import TrainSet
 from kb.durable import sync_tree
-from kb.errors import TrainingStopped
+from kb.errors import BadConfiguration, TrainingStopped
 from kb.merging import copy_tokenizer
 from kb.models import locate
 
@@ -45,6 +47,7 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
     begun = time.monotonic()
     main = os.environ.get("RANK", "0") == "0"  # torchrun and accelerate set it
     report = report if main else _silent
+    device.take(os.environ)
     models.check(settings)
     rows = trainset.load(settings)
     wanted = runs.decisive(settings, rows.sha256)
@@ -58,6 +61,7 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
     bf16 = device.has_bf16() if settings.bf16 is None else settings.bf16
     folder = locate(settings.model_name_or_path, home, report=report)
     tokenizer = models.tokenizer(folder)
+    _must_fit(settings, rows, folder, tokenizer)
     with _in_memory():
         model = models.load(folder, settings, bf16=bf16, pad=tokenizer.pad_token_id)
         every, trained = models.sizes(model)
@@ -89,6 +93,27 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
     }
     runs.write_json(settings.output_dir / runs.DONE, document)
     return document
+
+
+def _must_fit(
+    settings: TrainSettings, rows: TrainSet, folder: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Raises BadConfiguration for a run that this machine cannot hold. On a GPU running out is an
+    error that says so; a process on a CPU the kernel ends without a word. FSDP is not counted."""
+    on = device.machine(settings.bf16)
+    if on.kind != "cpu" or "ACCELERATE_USE_FSDP" in os.environ:
+        return
+    renderer = Renderer(tokenizer, chat=any(row.messages for row in rows.train))
+    every = [(row, renderer.row(row)) for row in rows.train]
+    fitting = [both for both in every if len(both[1].input_ids) <= settings.cutoff_len]
+    if not fitting:
+        return
+    known = shape.of(folder)
+    kept, rendered = [row for row, _ in fitting], [one for _, one in fitting]
+    sized = lengths.sized(kept, rendered, renderer, settings)
+    seen = outlook.of(settings, known, sized, on)
+    if not seen.enough:
+        raise BadConfiguration(outlook.too_little(settings, known, seen))
 
 
 def _what(
@@ -177,11 +202,11 @@ def _result(settings: TrainSettings, best: Path, base: str) -> Path:
             save_file(halved, beside / _WEIGHTS, metadata={"format": "pt"})
         sync_tree(beside)
         beside.rename(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise TrainingStopped(
-            f"{folder}: could not be written: {error.strerror}; {best.name} is whole: free some"
-            " space and start again"
+            f"{folder}: could not be written: {error}; {best.name} is whole: free some space and"
+            " start again"
         ) from error
     return folder
 

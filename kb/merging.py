@@ -87,6 +87,7 @@ def write(base: str, adapter: Path, out: Path) -> None:
     template. Raises BadData for an adapter of another base, ModelBroken."""
     import torch
     from peft import PeftModel
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     try:
@@ -96,7 +97,7 @@ def write(base: str, adapter: Path, out: Path) -> None:
             raise BadData("the adapter changes no weight of the base: it was made for another one")
         tuned.merge_and_unload(safe_merge=True).save_pretrained(out)
         copy_tokenizer(base, out)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelBroken(f"base and adapter cannot be merged: {error}") from error
 
 

@@ -26,6 +26,7 @@ class Scripted:
         self.prompts: list[Messages] = []
 
     def generate(self, prompts: Sequence[Messages], max_tokens: int) -> list[str]:
+        assert prompts, "a tokenizer takes no empty batch"
         self.prompts += prompts
         return [self._answer(messages[-1]["content"]) for messages in prompts]
 

@@ -20,8 +20,10 @@ from finetune.inspection import HttpTokenize, Tokenize
 from finetune.render import Renderer
 from finetune.rows import Message, Origin, Row
 from finetune.settings import TrainSettings
+from kb.catalog import Catalog
 from kb.errors import EngineDown
 from tests.finetune import tiny
+from tests.finetune.handbook import NAME, fill
 from tests.finetune.small_runs import row, rows, run
 
 
@@ -67,6 +69,42 @@ def test_rows_are_shown_with_what_is_masked_and_what_is_trained(
     (shown, *_) = showing.document(found)["shown"]
     assert [s["trained"] for s in shown["segments"]] == [False, True, False]
     assert "\x1b[1;32mblue<|im_end|>\x1b[0m" in showing.diagnosis(found, colours=True)
+
+
+def test_rows_that_are_mostly_noise_are_serious_unless_that_is_allowed(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    german = said("Wo ist das?", "Das ist in dem Haus, und die Tür ist auf der anderen Seite.")
+    noise = said("Why?", "so so so so so so so so")
+    given = [*rows(6), german, german, noise, noise]
+    found = look(run(tmp_path, tiny_model, given, data={"languages": ["en"]}))
+    assert serious(found) == {"noise": "4 rows (40.0%) are noise"}
+    allowing = run(tmp_path, tiny_model, given, data={"languages": ["en"]}, allow=["noise"])
+    assert not look(allowing).serious
+    assert not look(run(tmp_path, tiny_model, [*rows(16), noise, noise])).serious
+
+
+def test_rows_of_documents_that_changed_since_are_counted(tiny_model: Path, tmp_path: Path) -> None:
+    made = [
+        row(n, origin=Origin(source=f"kb:{NAME} q:{n}", documents=(f"sha-{name}.md",)))
+        for n, name in enumerate(("dosing", "leave"))
+    ]
+    settings = run(tmp_path, tiny_model, made, data={"knowledge": [{"kb": NAME, "ask": "rules"}]})
+    model = known(settings, Path("unused"), silent)
+
+    def stale(home: Path) -> list[str]:
+        found = examine(settings, model, live=Catalog(home))
+        return [p.text for p in found.problems if p.check == "stale"]
+
+    base = fill(tmp_path / "home")
+    assert stale(tmp_path / "home") == []
+    base.remove("dosing.md")
+    (text,) = stale(tmp_path / "home")
+    assert text.startswith(f"1 of 2 rows show documents of {NAME} that have changed since")
+    assert f"kb:{NAME} q:0" in text
+    base.close()
+    (gone,) = stale(tmp_path)
+    assert gone.startswith(f"2 rows are of {NAME}: ")
 
 
 def test_an_end_token_inside_an_answer_is_serious(tiny_model: Path, tmp_path: Path) -> None:

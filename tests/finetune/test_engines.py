@@ -1,6 +1,8 @@
 """A model in this process and one behind HTTP: how likely a text is, and how it goes on."""
 
 import json
+import shutil
+import weakref
 from pathlib import Path
 
 import httpx
@@ -70,10 +72,15 @@ def test_adapters_share_the_weights_and_do_not_meddle(tiny_model: Path, tmp_path
     assert one.score(ASKED) == first
 
 
-def test_a_whole_model_is_judged_beside_its_base(tiny_model: Path) -> None:
-    base, tuned = local.together(str(tiny_model), {"tuned": tiny_model})
-    assert base.model is not tuned.model
-    assert base.score(ASKED) == tuned.score(ASKED)
+def test_whole_models_are_judged_one_after_another(tiny_model: Path, tmp_path: Path) -> None:
+    folders = {f"seed {n}": Path(shutil.copytree(tiny_model, tmp_path / str(n))) for n in (1, 2)}
+    engines = local.together(str(tiny_model), folders)
+    told, held = [], []
+    for engine in engines:
+        told.append(engine.score(ASKED))
+        held.append(weakref.ref(engine.model))
+        assert [one() is not None for one in held] == [False] * (len(held) - 1) + [True]
+    assert told[0] == told[1] == told[2]
 
 
 def test_a_broken_model_or_adapter_is_named(tiny_model: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from finetune.evaluate import Evaluation
 from finetune.judges import Measure
 from finetune.settings import TrainSettings
 from kb.errors import BadConfiguration, BadData
-from tests.finetune.judging import REFUSAL, Scripted, reader, settings, write
+from tests.finetune.judging import REFUSAL, Scripted, grounding, reader, settings, write
 
 
 def silent(text: str) -> None:
@@ -76,6 +76,18 @@ def test_the_likelier_choice_for_its_length_is_chosen(tmp_path: Path) -> None:
     assert figures(done)["choice right"] == (0.0, 1.0)
 
 
+def test_questions_without_an_answer_are_judged_with_passages_only(tmp_path: Path) -> None:
+    configured = settings(tmp_path, choice=[], maths=[], text=[])
+    unanswerable = [{**one, "answers": [], "gold": [], "kind": ""} for one in grounding(6)]
+    write(tmp_path / "items.jsonl", unanswerable)
+    done = run(configured, parrot(), Scripted("tuned", lambda content: REFUSAL))
+    assert figures(done) == {
+        "grounding right": (0.0, 1.0),
+        "grounding unanswerable refused": (0.0, 1.0),
+        "grounding unanswerable cited": (0.0, 0.0),
+    }
+
+
 def test_perplexity_is_told_and_its_rise_bounded(tmp_path: Path) -> None:
     worse = Scripted("tuned", calculator, lambda context, text: -1.1 * len(text))
     done = run(settings(tmp_path), parrot(), worse)
@@ -132,7 +144,8 @@ def test_a_bad_item_is_named_with_its_line(tmp_path: Path, row: dict[str, str], 
     ("name", "row", "said"),
     [
         ("exam.jsonl", {"question": "q", "choices": ["a", "b"], "answer": "C"}, "none of the"),
-        ("sums.jsonl", {"question": "q", "answer": "3"}, "answer"),
+        ("sums.jsonl", {"question": "q", "answer": "3"}, "answer: .*does not end in `#### NUMBER`"),
+        ("sums.jsonl", {"question": "q", "answer": "3 #### x"}, "does not end in `#### NUMBER`"),
         ("text.jsonl", {"tekst": "q"}, "no JSON object with `text`"),
     ],
 )

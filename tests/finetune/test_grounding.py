@@ -132,9 +132,9 @@ def test_a_row_knows_its_passages_document_generation_and_licence(
 
 def test_an_edited_document_marks_its_rows_as_stale(kb: KnowledgeBase, base: Base) -> None:
     made = make(kb)
-    assert stale(made, kb) == []
+    assert stale(made, kb.store) == []
     base.remove("dosing.md")
-    old = stale(made, kb)
+    old = stale(made, kb.store)
     assert old == [row for row in made if "sha-dosing.md" in row.origin.documents] and old
 
 

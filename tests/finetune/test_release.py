@@ -24,9 +24,9 @@ from tests.finetune.test_evaluate import calculator, parrot, silent
 KB = KbSettings(embedder="fake:64")
 
 
-def judge(run: TrainSettings, candidate: Scripted, home: Path) -> None:
+def judge(run: TrainSettings, candidate: Scripted, home: Path, url: str = "") -> None:
     """Evaluate as the command does, with scripted models."""
-    names = judged.Names("http://unused", "base", "tuned")
+    names = judged.Names(url, "base", "tuned")
     about = judged.open_engines(run, None, names, home, silent).about
     asked = evaluate.items(run)
     done = evaluate.evaluate(run, asked, parrot(), candidate, {}, silent)
@@ -107,6 +107,18 @@ def test_weights_that_were_not_judged_are_refused(
     adapter(tiny_model, run.output_dir / "adapter", 2)
     with pytest.raises(BadData, match="judged with other weights"):
         make(run, KB, tmp_path)
+
+
+def test_what_a_server_answered_proves_nothing_about_weights(
+    run: TrainSettings, tmp_path: Path
+) -> None:
+    judge(run, Scripted("tuned", calculator), tmp_path, "http://unused")
+    with pytest.raises(BadData, match="judged through --engine"):
+        make(run, KB, tmp_path)
+    several = run.eval.model_copy(update={"seeds": (1, 2)})
+    names = judged.Names("http://unused", "base", "tuned")
+    with pytest.raises(BadConfiguration, match=r"eval\.seeds: .*not by --engine"):
+        judged.open_engines(run.model_copy(update={"eval": several}), None, names, tmp_path, silent)
 
 
 def test_another_prompt_is_refused(run: TrainSettings, tmp_path: Path) -> None:

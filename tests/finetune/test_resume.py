@@ -3,10 +3,14 @@
 import errno
 import json
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from finetune import cli
 from finetune.checkpoints import last
 from finetune.settings import TrainSettings
 from finetune.train import train
@@ -39,10 +44,15 @@ def history(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def start(settings: TrainSettings) -> subprocess.Popen[bytes]:
+def configured(settings: TrainSettings) -> Path:
     config = settings.output_dir / "run.yaml"
     document = settings.model_dump(mode="json", exclude_unset=True)
     config.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return config
+
+
+def start(settings: TrainSettings) -> subprocess.Popen[bytes]:
+    config = configured(settings)
     command = [sys.executable, "-m", "finetune.cli", "train", str(config), "--json"]
     environment = {**os.environ, "VADEMECUM_HOME": str(settings.output_dir / "home")}
     return subprocess.Popen(
@@ -118,6 +128,46 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_before_whole(
     monkeypatch.undo()
     done = trained(settings)
     assert done["resumed_from"] == "checkpoint-3" and done["steps"] == 9
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """What is written beyond `size` bytes of a file finds no space."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_is_full_at_the_end_costs_only_the_result(
+    tmp_path: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Curves, adapter, whole weights: each is one line and exit code 1, and can be had later."""
+    settings = run(tmp_path, tiny_model, lora_rank=64)
+    config = configured(settings)
+    monkeypatch.setenv("VADEMECUM_HOME", str(tmp_path / "home"))
+
+    def failing(command: str, size: int) -> str:
+        monkeypatch.setattr("sys.argv", ["finetune", command, str(config)])
+        capsys.readouterr()
+        with files_of_at_most(size):
+            assert cli.main() == 1
+        return str(capsys.readouterr().err.splitlines()[-1])
+
+    trained(settings)
+    (tmp_path / "run.json").unlink()
+    assert "too large" in failing("train", 5_000)  # of the curves
+    assert re.search(
+        r"adapter: could not .*too large.*checkpoint-9 is whole", failing("train", 10**5)
+    )
+    assert trained(settings)["resumed_from"] == "checkpoint-9"
+    assert re.search(r"cannot be merged: .*too large", failing("merge", 30_000))
+    assert not list(tmp_path.glob(".*")) and not (tmp_path / "merged").exists()
 
 
 def test_the_best_checkpoint_is_known_again_after_a_resume(

@@ -32,7 +32,7 @@ def test_the_loss_falls(tmp_path: Path, tiny_model: Path, method: str) -> None:
         assert done["losses"][role]["last"] < done["losses"][role]["first"]
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
 @pytest.mark.parametrize("stage", ["rm", "dpo"])
 def test_a_better_answer_is_told_from_a_worse(
     tmp_path: Path, tiny_model: Path, stage: str, method: str
@@ -43,6 +43,8 @@ def test_a_better_answer_is_told_from_a_worse(
     for curve in ("train", "domain", "general"):
         assert done["losses"][curve]["last"] < done["losses"][curve]["first"]
     assert done["losses"]["train"]["first"] == pytest.approx(0.693, abs=0.1)
+    kept = load_file(next((tmp_path / f"checkpoint-{done['steps']}").glob("*model.safetensors")))
+    assert {weights.dtype for weights in kept.values()} == {torch.float32}
 
 
 def test_dpo_goes_on_from_an_adapter_and_is_held_near_to_it(
@@ -255,6 +257,15 @@ def test_rows_that_are_missing_or_do_not_fit_the_stage_are_named(
         trained(run(tmp_path / "c", tiny_model, []))
     with pytest.raises(ModelNotFound, match=r"no model is called"):
         trained(run(tmp_path / "d", Path("nothing")))
+
+
+def test_a_run_that_the_machine_cannot_hold_does_not_begin(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    settings = run(tmp_path, tiny_model, packing=True, per_device_train_batch_size=10**6)
+    with pytest.raises(BadConfiguration, match=r"too little memory: .* are free"):
+        trained(settings)
+    assert not (tmp_path / "begun.json").exists()
 
 
 @pytest.mark.parametrize(
