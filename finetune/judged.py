@@ -14,7 +14,7 @@ from kb.models import locate, shown
 from kb.prompt import PROMPT_VERSION
 
 Report = Callable[[str], None]
-_FILES = ("grounding", "choice", "maths", "text")
+_FILES = ("questions", "grounding", "choice", "maths", "text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Engines:
     base: Engine
     candidate: Engine
     others: Mapping[int, Engine]
-    about: Mapping[str, Any]
+    about: dict[str, Any]
 
 
 def open_engines(
@@ -65,7 +65,7 @@ def open_engines(
     return Engines(base, candidate, dict(zip(seeds, others, strict=True)), about)
 
 
-def _served(names: Names, about: Mapping[str, Any]) -> Engines:
+def _served(names: Names, about: dict[str, Any]) -> Engines:
     if not names.candidate:
         raise BadConfiguration("--engine needs --candidate, the tuned model's name there")
     base, candidate = (HttpEngine(names.url, n) for n in (names.base, names.candidate))

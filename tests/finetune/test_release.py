@@ -15,6 +15,7 @@ from kb import release as releases
 from kb.errors import AlreadyExists, BadConfiguration, BadData, GateClosed
 from kb.prompt import PROMPT_VERSION
 from kb.settings import KbSettings
+from tests.finetune.handbook import bases
 from tests.finetune.judging import Scripted, settings
 from tests.finetune.test_engines import adapter
 from tests.finetune.test_evaluate import calculator, parrot, silent
@@ -26,7 +27,7 @@ def judge(run: TrainSettings, candidate: Scripted, home: Path) -> None:
     """Evaluate as the command does, with scripted models."""
     names = judged.Names("http://unused", "base", "tuned")
     about = judged.open_engines(run, None, names, home, silent).about
-    asked = evaluate.items(run)
+    asked = evaluate.items(run, bases(run.output_dir))
     done = evaluate.evaluate(run, asked, parrot(), candidate, {}, silent)
     report.write(done, about, run.output_dir)
 
