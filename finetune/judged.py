@@ -39,21 +39,21 @@ class Engines:
 def open_engines(
     settings: TrainSettings, folder: Path | None, names: Names, home: Path, report: Report
 ) -> Engines:
-    """Raises BadData if the run has no result, BadConfiguration for a server without names, and
-    ModelBroken."""
-    chosen = candidates.at(folder) if folder else candidates.of_run(settings)
+    """Raises BadData if the run has no result, BadConfiguration for what a server cannot be asked,
+    and ModelBroken. Weights are hashed where they are asked: nobody knows what a server has."""
     about = {
         "evaluated": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "model": shown(settings.model_name_or_path),
-        "files": chosen.hashes(),
         "prompt_version": PROMPT_VERSION,
         "seed": settings.seed,
         "settings": _without_folders(settings.eval),
     }
     if names.url:
-        return _served(names, about)
+        return _served(settings, folder, names, about)
     from finetune import local  # torch: not for a server
 
+    chosen = candidates.at(folder) if folder else candidates.of_run(settings)
+    about |= {"files": chosen.hashes()}
     seeds = candidates.of_seeds(settings)
     engines = local.together(
         locate(settings.model_name_or_path, home, report=report),
@@ -65,9 +65,15 @@ def open_engines(
     return Engines(base, candidate, dict(zip(seeds, others, strict=True)), about)
 
 
-def _served(names: Names, about: dict[str, Any]) -> Engines:
+def _served(
+    settings: TrainSettings, folder: Path | None, names: Names, about: dict[str, Any]
+) -> Engines:
     if not names.candidate:
         raise BadConfiguration("--engine needs --candidate, the tuned model's name there")
+    if folder:
+        raise BadConfiguration("--adapter: a server has its own; name it with --candidate")
+    if settings.eval.seeds:
+        raise BadConfiguration("eval.seeds: runs with other seeds are not asked of --engine")
     base, candidate = (HttpEngine(names.url, n) for n in (names.base, names.candidate))
     return Engines(base, candidate, {}, about)
 

@@ -35,8 +35,8 @@ _REPORTS = ("eval.json", "report.md", "report.html")
 def make(settings: TrainSettings, kb: KbSettings, home: Path, *, force: bool = False) -> Manifest:
     """Write `home/releases/NAME`. `force` writes one that the gate refused; its manifest says so.
 
-    Raises GateClosed, BadData (not trained, not judged, judged with other weights or another
-    prompt), BadConfiguration for a name that cannot be one, AlreadyExists.
+    Raises GateClosed, BadData (not trained, not judged, judged by a server, with other weights or
+    another prompt), BadConfiguration for a name that cannot be one, AlreadyExists.
     """
     candidate = candidates.of_run(settings)
     judged = report.read(settings.output_dir)
@@ -50,6 +50,11 @@ def make(settings: TrainSettings, kb: KbSettings, home: Path, *, force: bool = F
 
 
 def _must_be_of(judged: Mapping[str, Any], candidate: Candidate, settings: TrainSettings) -> None:
+    if "files" not in judged:
+        raise BadData(
+            f"{settings.output_dir}: was judged with --engine, and nobody knows which weights a"
+            " server has; run `finetune eval` without it"
+        )
     if judged["files"] != candidate.hashes():
         raise BadData(
             f"{settings.output_dir}: was judged with other weights than it holds now; run"
