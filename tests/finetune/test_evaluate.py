@@ -56,6 +56,17 @@ def test_a_model_that_reads_is_told_from_one_that_does_not(tmp_path: Path) -> No
     assert done.verdict.passed
 
 
+def test_the_line_of_what_is_set_aside_is_not_judged(tmp_path: Path) -> None:
+    """It would name the right passage as set aside, and hide a refusal behind it."""
+    plain = run(settings(tmp_path), parrot(), Scripted("tuned", calculator))
+    led = run(
+        settings(tmp_path),
+        parrot(),
+        Scripted("tuned", lambda content: f"Set aside: [1] [2]\n{calculator(content)}"),
+    )
+    assert led.compared == plain.compared and led.verdict == plain.verdict
+
+
 def test_refusing_everything_is_not_better(tmp_path: Path) -> None:
     half = Scripted("base", lambda c: reader(c) if "[2]" not in c else "The town.")
     done = run(settings(tmp_path), half, Scripted("tuned", lambda content: REFUSAL))
