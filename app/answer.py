@@ -84,7 +84,7 @@ class Answerer:
             yield Finished("stop", NOTHING_USED, told.knowledge(refused=True), messages)
             return
         used = {excerpt.number for excerpt in excerpts}
-        told.set_aside = [n for n in range(1, len(found.hits) + 1) if n not in used]
+        told.set_aside = set(range(1, len(found.hits) + 1)) - used
 
         if not self._profile.speaks(languages):
             for piece in quoted(query, found.hits, ALONE):
@@ -107,6 +107,7 @@ class Answerer:
                     yield told.note(_event(piece))
         for piece in reply.finish():
             yield told.note(_event(piece))
+        told.set_aside |= used.intersection(reply.set_aside)
         knowledge = told.knowledge(refused=reply.refused)
         usage = last.usage or NOTHING_USED
         yield Finished(last.finish_reason or "stop", usage, knowledge, messages)
@@ -141,7 +142,7 @@ class _Told:
         self._release = release
         self._evidence = evidence
         self._grounded = False
-        self.set_aside: list[int] = []
+        self.set_aside: set[int] = set()
 
     def note(self, event: Event) -> Event:
         self._grounded |= isinstance(event, Cited) and event.citation.verified
@@ -156,7 +157,7 @@ class _Told:
             "query": self._query,
             "evidence": round(self._evidence, 4),
             "keywords": list(self._found.keywords[:8]),
-            "set_aside": self.set_aside,
+            "set_aside": sorted(self.set_aside),
             "hits": [
                 {
                     "number": number,

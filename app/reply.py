@@ -9,6 +9,7 @@ of the engine.
 
 from collections.abc import Iterator, Sequence
 
+from app.aside import AsideWatch
 from app.citations import CitationStream, Piece, quote
 from app.refusing import RefusalWatch
 from kb.prompt import nearest
@@ -20,7 +21,8 @@ _FROM = 3  # passages
 
 
 class Reply:
-    """`begin`, then `feed` with the model's text as it comes, then `finish`; `refused` at the end.
+    """`begin`, then `feed` with the model's text as it comes, then `finish`; at the end `refused`,
+    and the numbers that the model `set_aside` in a line of its own, which is no part of the answer.
 
     `quotes` sentences lead the answer, or follow it where the model `refuses` by itself. `sure`: an
     answer is in the passages, whatever the model says.
@@ -36,10 +38,12 @@ class Reply:
         if self._lead:
             self._lead.append("\n\n")
         self._citing = CitationStream(hits, _length(self._lead))
+        self._aside = AsideWatch()
         # After quotes a refusal is only text.
         self._watch = RefusalWatch(watching=not self._lead)
         self._said = ""
         self.refused = False
+        self.set_aside: list[int] = []
 
     def begin(self) -> Iterator[Piece]:
         """What can be said before the model speaks."""
@@ -47,14 +51,18 @@ class Reply:
 
     def feed(self, text: str) -> Iterator[Piece]:
         """What can be said now."""
-        yield from self._hear(self._citing.feed(self._watch.feed(text)))
+        yield from self._hear(self._citing.feed(self._watch.feed(self._aside.feed(text))))
 
     def finish(self) -> Iterator[Piece]:
         """The rest."""
+        yield from self._hear(self._citing.feed(self._watch.feed(self._aside.rest())))
+        self.set_aside = self._aside.numbers
         self.refused = self._watch.refused and not self._sure
         if self.refused:
             yield self._watch.rest().strip()
         elif self._watch.refused:
+            # With the refusal goes what it set aside: the passages speak.
+            self.set_aside = []
             yield from quoted(self._query, self._hits, ALONE)
         else:
             yield from self._hear(self._citing.feed(self._watch.rest()))

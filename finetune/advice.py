@@ -175,11 +175,12 @@ def optimizer(facts: Facts, seen: Outlook) -> Advice:
 
 def judging(facts: Facts, seen: Outlook) -> Advice:
     judged = facts.settings.eval
-    names = [n for n in ("grounding", "choice", "maths", "text") if getattr(judged, n)]
+    names = [n for n in ("questions", "grounding", "choice", "maths", "text") if getattr(judged, n)]
     said = ", ".join(f"eval.{name}" for name in names) or "nothing"
-    if judged.grounding and len(names) > 1:
+    field = judged.questions or judged.grounding
+    if field and set(names) - {"questions", "grounding"}:
         return Advice("judged by", said, "the field, and what it may cost", "price")
-    why = "what is bought (eval.grounding), and the price (eval.choice, maths, text)"
+    why = "what is bought (eval.questions, grounding), and the price (eval.choice, maths, text)"
     return _line("judged by", "the field and general abilities", why, "price", said)
 
 

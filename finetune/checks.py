@@ -95,10 +95,11 @@ def epochs(facts: Facts) -> str | None:
 
 def price(facts: Facts) -> str | None:
     judged = facts.settings.eval
-    bought, paid = bool(judged.grounding), bool(judged.choice or judged.maths or judged.text)
+    bought = bool(judged.questions or judged.grounding)
+    paid = bool(judged.choice or judged.maths or judged.text)
     if bought and paid:
         return None
-    missing = [] if bought else ["the field (`eval.grounding`)"]
+    missing = [] if bought else ["the field (`eval.questions`, `grounding`)"]
     missing += [] if paid else ["general abilities (`eval.choice`, `maths`, `text`)"]
     return f"nothing measures {' or '.join(missing)}"
 

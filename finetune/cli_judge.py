@@ -39,18 +39,22 @@ def evaluate(
     """Base against candidate, with retrieval on and off; exit 2 if the gate says no."""
     from finetune import evaluate as evaluating
     from finetune import judged, report
+    from finetune.bases import Bases
     from finetune.settings import load
+    from kb.settings import KbSettings
     from kb.settings import load as load_house
 
-    settings = load(config, sets or ())
-    asked = evaluating.items(settings, limit)
+    settings, house = load(config, sets or ()), load_house()
+    bases = Bases(house.home, house.section("kb", KbSettings), _say)
+    asked = evaluating.items(settings, bases, limit)
     if dry_run:
         _show(asked.counts(), as_json)
         return
     names = judged.Names(engine, base or settings.model_name_or_path, candidate)
-    chosen = judged.open_engines(settings, adapter, names, load_house().home, _say)
+    chosen = judged.open_engines(settings, adapter, names, house.home, _say)
     done = evaluating.evaluate(settings, asked, chosen.base, chosen.candidate, chosen.others, _say)
-    made = report.write(done, chosen.about, settings.output_dir)
+    about = chosen.about | {"generation": asked.generation}
+    made = report.write(done, about, settings.output_dir)
     if as_json:
         typer.echo(json.dumps(made, ensure_ascii=False))
     else:

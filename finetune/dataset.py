@@ -79,7 +79,8 @@ def prepare(
 def _evaluations(settings: TrainSettings) -> list[Path]:
     """Everything that the model will be judged on."""
     judge = settings.eval
-    several = (settings.data.eval_files, judge.grounding, judge.choice, judge.maths, judge.text)
+    mine = (judge.questions, judge.grounding, judge.choice, judge.maths, judge.text)
+    several = (settings.data.eval_files, *mine)
     return list(dict.fromkeys(path for paths in several for path in paths))
 
 

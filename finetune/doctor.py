@@ -182,7 +182,8 @@ def _memory(settings: TrainSettings, shape: Shape, seen: Outlook) -> Iterator[Pr
 def _leaks(settings: TrainSettings, rows: trainset.TrainSet) -> Iterator[Problem]:
     """Rows that hold what the model will be judged on, or stopped by."""
     judged = settings.eval
-    files = (*settings.data.eval_files, *judged.grounding, *judged.choice, *judged.maths)
+    mine = (*judged.questions, *judged.grounding, *judged.choice, *judged.maths)
+    files = (*settings.data.eval_files, *mine)
     if files:
         known = overlap.read(list(dict.fromkeys(files)))
         held = [row.origin.source for row in rows.train if known.overlaps(row)]

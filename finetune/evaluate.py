@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune import gate, judges
+from finetune import gate, judges, retrieved
+from finetune.bases import Bases
 from finetune.compare import Compared, Spread, compare, spread
 from finetune.engines import Engine
 from finetune.items import Choice, Grounding, Maths, One, drawn, drawn_evenly, read, read_text
 from finetune.judges import Answer, Measure, Result
+from finetune.questions import Question
 from finetune.settings import EvalSettings, TrainSettings
 from kb.errors import BadConfiguration
 from kb.models import context_tokens
@@ -22,15 +24,19 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """What both models are asked."""
+    """What both models are asked. `questions` hold what was found in the live knowledge base, at
+    `generation`."""
 
+    questions: tuple[Grounding, ...] = ()
     grounding: tuple[Grounding, ...] = ()
     choice: tuple[Choice, ...] = ()
     maths: tuple[Maths, ...] = ()
     text: tuple[str, ...] = ()
+    generation: int = 0
 
     def counts(self) -> dict[str, int]:
-        return {name: len(getattr(self, name)) for name in ("grounding", "choice", "maths", "text")}
+        names = ("questions", "grounding", "choice", "maths", "text")
+        return {name: len(getattr(self, name)) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,29 +53,44 @@ class Evaluation:
     """The base's answer, what the candidate said to the same, and whether that was right."""
 
 
-def items(settings: TrainSettings, limit: int | None = None) -> Items:
-    """The items of a configuration, drawn by its seed. Raises BadData, and BadConfiguration if
-    nothing is named."""
+def items(settings: TrainSettings, bases: Bases, limit: int | None = None) -> Items:
+    """The items of a configuration, drawn by its seed; questions are searched for in `bases`.
+    Raises BadData, UnknownKnowledgeBase, and BadConfiguration if nothing is named."""
     wanted, seed = settings.eval, settings.seed
     most = limit or wanted.most
     languages = wanted.languages or settings.data.languages
-    questions: list[Grounding] = []
+    grounding: list[Grounding] = []
     for file in wanted.grounding:
         found = [i for i in read(file, Grounding) if not languages or i.language in languages]
-        questions += drawn_evenly(found, most, seed)
+        grounding += drawn_evenly(found, most, seed)
 
     def some(files: Sequence[Path], read_one: Callable[[Path], Sequence[One]]) -> tuple[One, ...]:
         return tuple(item for file in files for item in drawn(read_one(file), most, seed))
 
+    asked = some(wanted.questions, lambda file: retrieved.read(file, languages))
+    questions, generation = _searched(asked, wanted, bases)
     made = Items(
-        grounding=tuple(questions),
+        questions=questions,
+        grounding=tuple(grounding),
         choice=some(wanted.choice, lambda file: read(file, Choice)),
         maths=some(wanted.maths, lambda file: read(file, Maths)),
         text=some(wanted.text, read_text),
+        generation=generation,
     )
     if not any(made.counts().values()):
-        raise BadConfiguration("eval: names no items (grounding, choice, maths, text)")
+        raise BadConfiguration("eval: names no items (questions, grounding, choice, maths, text)")
     return made
+
+
+def _searched(
+    asked: Sequence[Question], wanted: EvalSettings, bases: Bases
+) -> tuple[tuple[Grounding, ...], int]:
+    """The questions with their passages, and the generation that was read (or a later one)."""
+    if not asked:
+        return (), 0
+    with bases.live(wanted.kb) as kb:
+        generation = kb.catch_up()
+        return tuple(retrieved.items(kb, asked, wanted.top_k)), generation
 
 
 def evaluate(
@@ -105,7 +126,21 @@ def measure(
 ) -> Result:
     """Everything that is measured of one model. `room`: tokens for references in the prompt."""
     most = settings.max_tokens
+
+    def bare(items: Sequence[Grounding]) -> int:
+        return sum(bool(item.answers) for item in items)
+
     parts: Sequence[tuple[str, int, Callable[[], Result]]] = (
+        (
+            "from the knowledge base",
+            len(asked.questions),
+            lambda: judges.grounding(engine, asked.questions, room, most, "field"),
+        ),
+        (
+            "without it",
+            bare(asked.questions),
+            lambda: judges.closed_book(engine, asked.questions, most, "field without retrieval"),
+        ),
         (
             "from passages",
             len(asked.grounding),
@@ -113,7 +148,7 @@ def measure(
         ),
         (
             "without passages",
-            sum(bool(item.answers) for item in asked.grounding),
+            bare(asked.grounding),
             lambda: judges.closed_book(engine, asked.grounding, most),
         ),
         ("multiple choice", len(asked.choice), lambda: judges.choice(engine, asked.choice)),

@@ -46,7 +46,9 @@ def judge(compared: Sequence[Compared], *, strict: bool = False) -> Verdict:
     """`strict`: "not worse" must hold for the whole interval, not for the estimate alone."""
     reasons = [_better(c) for c in compared if c.purpose == "field"]
     if not reasons:
-        reasons.append(Reason(False, "nothing of the field was measured (`eval.grounding`)"))
+        reasons.append(
+            Reason(False, "nothing of the field was measured (`eval.questions`, `grounding`)")
+        )
     reasons += [_not_worse(c, strict) for c in compared if c.purpose in ("part", "general")]
     if not any(c.purpose == "general" for c in compared):
         text = "no general ability was measured (`eval.choice`, `maths`, `text`)"

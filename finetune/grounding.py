@@ -90,7 +90,7 @@ def rows(
 
 def _case(question: Question, found: Found, style: Style, dropped: Dropped) -> Case | None:
     shown = f"{question.source}: {question.text}"
-    relevant = [h for h in found.hits if _is_gold(h, question)]
+    relevant = [h for h in found.hits if is_gold(h, question)]
     if not relevant:
         dropped.add("gold not retrieved", shown)
         return None
@@ -117,7 +117,8 @@ def _is_vague(question: Question, gold: Hit, found: Found) -> bool:
     return any(h.coverage >= gold.coverage for h in others)
 
 
-def _is_gold(hit: Hit, question: Question) -> bool:
+def is_gold(hit: Hit, question: Question) -> bool:
+    """Whether a hit is of what the question calls gold; where that is nothing, holds an answer."""
     if question.gold:
         return hit.filename in question.gold or passage(hit.chunk.id) in question.gold
     return answers.holds(hit.chunk.text, question.answers)
@@ -126,7 +127,7 @@ def _is_gold(hit: Hit, question: Question) -> bool:
 def _is_wrong(hit: Hit, gold: Hit, sentence: str, question: Question) -> bool:
     """Whether a hit surely does not answer. Known answers tell; where there are none, other parts
     of the same document may answer too, and so may another gold passage."""
-    if hit.chunk.id == gold.chunk.id or _is_gold(hit, question):
+    if hit.chunk.id == gold.chunk.id or is_gold(hit, question):
         return False
     if answers.holds(hit.chunk.text, question.answers):
         return False

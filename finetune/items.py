@@ -19,6 +19,8 @@ from kb.words import is_chinese
 TEXT_CHARACTERS = 2_000
 """Of plain text read in one go: enough to tell, short enough for every model."""
 UNANSWERABLE = "unanswerable"
+MISSED = "missed"
+"""Answered somewhere, but not in these passages: the retriever missed it."""
 
 
 class _Item(BaseModel):
@@ -49,8 +51,8 @@ class Grounding(_Item):
             raise ValueError(f"gold {unknown[0]} is none of the passages")
         if self.gold and not any(a.strip() for a in self.answers):
             raise ValueError("has a gold passage but no answer")
-        if self.gold and self.kind == UNANSWERABLE:
-            raise ValueError("is called unanswerable but has a gold passage")
+        if self.gold and self.kind in (UNANSWERABLE, MISSED):
+            raise ValueError(f"is called {self.kind} but has a gold passage")
         return self
 
     @property
@@ -59,9 +61,9 @@ class Grounding(_Item):
 
     @property
     def group(self) -> str:
-        """`unanswerable`; else what the file calls it, or `clean` or `noisy`."""
+        """`unanswerable` or `missed`; else what the file calls it, or `clean` or `noisy`."""
         if not self.gold:
-            return UNANSWERABLE
+            return MISSED if self.kind == MISSED else UNANSWERABLE
         if self.kind:
             return self.kind
         return "noisy" if len(self.passages) > len(self.gold) else "clean"

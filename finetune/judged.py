@@ -14,7 +14,7 @@ from kb.models import locate, shown
 from kb.prompt import PROMPT_VERSION
 
 Report = Callable[[str], None]
-_FILES = ("grounding", "choice", "maths", "text")
+_FILES = ("questions", "grounding", "choice", "maths", "text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +33,17 @@ class Engines:
     base: Engine
     candidate: Engine
     others: Mapping[int, Engine]
-    about: Mapping[str, Any]
+    about: dict[str, Any]
 
 
 def open_engines(
     settings: TrainSettings, folder: Path | None, names: Names, home: Path, report: Report
 ) -> Engines:
-    """Raises BadData if the run has no result, BadConfiguration for a server without names, and
-    ModelBroken."""
-    about: dict[str, Any] = {
+    """Raises BadData if the run has no result, BadConfiguration for what a server cannot be asked,
+    and ModelBroken. Weights are hashed where they are asked: nobody knows what a server has."""
+    about = {
         "evaluated": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "model": shown(settings.model_name_or_path),
-        # What a server holds nobody here has seen: no release can be made of that.
-        "files": {},
         "prompt_version": PROMPT_VERSION,
         "seed": settings.seed,
         "settings": _without_folders(settings.eval),
@@ -55,7 +53,7 @@ def open_engines(
     from finetune import local  # torch: not for a server
 
     chosen = candidates.at(folder) if folder else candidates.of_run(settings)
-    about["files"] = chosen.hashes()
+    about |= {"files": chosen.hashes()}
     seeds = candidates.of_seeds(settings)
     engines = local.together(
         locate(settings.model_name_or_path, home, report=report),
@@ -68,16 +66,14 @@ def open_engines(
 
 
 def _served(
-    settings: TrainSettings, folder: Path | None, names: Names, about: Mapping[str, Any]
+    settings: TrainSettings, folder: Path | None, names: Names, about: dict[str, Any]
 ) -> Engines:
     if not names.candidate:
         raise BadConfiguration("--engine needs --candidate, the tuned model's name there")
     if folder:
-        raise BadConfiguration("--adapter: a folder is judged here, not by --engine")
+        raise BadConfiguration("--adapter: a server has its own; name it with --candidate")
     if settings.eval.seeds:
-        raise BadConfiguration(
-            "eval.seeds: runs with other seeds are judged here, not by --engine; set eval.seeds=[]"
-        )
+        raise BadConfiguration("eval.seeds: runs with other seeds are not asked of --engine")
     base, candidate = (HttpEngine(names.url, n) for n in (names.base, names.candidate))
     return Engines(base, candidate, {}, about)
 

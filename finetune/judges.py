@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from finetune.engines import Asked, Engine, Messages
-from finetune.items import Choice, Grounding, Maths
+from finetune.items import MISSED, Choice, Grounding, Maths
 from kb import prompt
 from kb.judging import Judged, judge
 from kb.records import Chunk, Hit
@@ -79,33 +79,46 @@ def asked_with(item: Grounding, context_tokens: int) -> Messages:
 
 
 def grounding(
-    engine: Engine, items: Sequence[Grounding], context_tokens: int, max_tokens: int
+    engine: Engine,
+    items: Sequence[Grounding],
+    context_tokens: int,
+    max_tokens: int,
+    ability: str = "grounding",
 ) -> Result:
-    """Answers from passages: right over all, and by kind what was right, refused and cited."""
+    """Answers from passages: right over all, and by kind what was right, refused and cited. Where
+    the retriever missed the answer, what was said is told and counts for nothing."""
     prompts = [asked_with(item, context_tokens) for item in items]
     said = engine.generate(prompts, max_tokens)
     judged = [_judged(item, text) for item, text in zip(items, said, strict=True)]
     right = [_right(item, j) for item, j in zip(items, judged, strict=True)]
-    measures = [Measure("grounding", "right", "", "field", _numbers(right))]
+    counted = [r for i, r in zip(items, right, strict=True) if i.group != MISSED]
+    measures = [Measure(ability, "right", "", "field", _numbers(counted))]
     for group, chosen in _groups(items).items():
-        measures += _of_group(group, [items[n] for n in chosen], [judged[n] for n in chosen])
+        some = [items[n] for n in chosen], [judged[n] for n in chosen]
+        measures += _of_group(ability, group, *some)
     answers = [
-        Answer("grounding", i.group, i.question, s, _wanted(i), r)
+        Answer(ability, i.group, i.question, s, _wanted(i), r)
         for i, s, r in zip(items, said, right, strict=True)
     ]
     return measures, answers
 
 
-def closed_book(engine: Engine, items: Sequence[Grounding], max_tokens: int) -> Result:
-    """The same questions without passages: what the model knows by itself."""
+def closed_book(
+    engine: Engine,
+    items: Sequence[Grounding],
+    max_tokens: int,
+    ability: str = "without retrieval",
+) -> Result:
+    """The same questions without passages, those that have an answer: what the model knows by
+    itself."""
     known = [item for item in items if item.answers]
     said = engine.generate([[_user(i.question)] for i in known], max_tokens)
     right = [judge(s, i.answers, (), 0).correct for i, s in zip(known, said, strict=True)]
     answers = [
-        Answer("without retrieval", i.group, i.question, s, " | ".join(i.answers), r)
+        Answer(ability, i.group, i.question, s, " | ".join(i.answers), r)
         for i, s, r in zip(known, said, right, strict=True)
     ]
-    return [Measure("without retrieval", "right", "", "told", _numbers(right))], answers
+    return [Measure(ability, "right", "", "told", _numbers(right))], answers
 
 
 def choice(engine: Engine, items: Sequence[Choice]) -> Result:
@@ -148,10 +161,17 @@ def text(engine: Engine, texts: Sequence[str]) -> Result:
     return [Measure("text", "log-likelihood", "", "general", values, log=True)], []
 
 
-def _of_group(group: str, items: Sequence[Grounding], judged: Sequence[Judged]) -> list[Measure]:
+def _of_group(
+    ability: str, group: str, items: Sequence[Grounding], judged: Sequence[Judged]
+) -> list[Measure]:
     def measure(name: str, purpose: Purpose, of: Callable[[Judged], bool]) -> Measure:
-        return Measure("grounding", name, group, purpose, _numbers([of(j) for j in judged]))
+        return Measure(ability, name, group, purpose, _numbers([of(j) for j in judged]))
 
+    if items[0].group == MISSED:
+        return [
+            measure("correct", "told", lambda j: j.correct),
+            measure("refused", "told", lambda j: j.refused),
+        ]
     if not items[0].answerable:
         return [
             measure("refused", "part", lambda j: j.refused),
@@ -180,11 +200,15 @@ def _judged(item: Grounding, said: str) -> Judged:
 
 
 def _right(item: Grounding, judged: Judged) -> bool:
-    return judged.correct if item.answerable else judged.refused
+    return judged.correct if _has_answer(item) else judged.refused
 
 
 def _wanted(item: Grounding) -> str:
-    return " | ".join(item.answers) if item.answerable else "(to refuse)"
+    return " | ".join(item.answers) if _has_answer(item) else "(to refuse)"
+
+
+def _has_answer(item: Grounding) -> bool:
+    return item.answerable or item.group == MISSED
 
 
 def _number(text: str) -> str:

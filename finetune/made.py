@@ -14,6 +14,7 @@ from finetune.chat import Chat
 from finetune.clean import Dropped
 from finetune.questions import Question, passage
 from kb.feed import Feed
+from kb.judging import spoken
 from kb.prompt import Excerpt, harmless, messages
 from kb.records import Entry
 from kb.search import KnowledgeBase
@@ -76,7 +77,7 @@ def _question(entry: Entry, chat: Chat) -> str:
 
 def _answered(question: str, entry: Entry, chat: Chat) -> str | None:
     """The passage's sentence that holds the engine's answer, if the passage bears it out."""
-    answer = chat.say(messages(question, [Excerpt(1, entry.text)]), 80).strip()
+    answer = spoken(chat.say(messages(question, [Excerpt(1, entry.text)]), 80))
     said = content_words(answer)
     if not said or support(said, words(entry.text)) < SUPPORTED:
         return None

@@ -12,6 +12,8 @@ from finetune.files import Object, Record, records
 from kb.errors import BadData
 from kb.words import sentences
 
+GOLD = ("gold", "document", "doc_id")
+"""Keys that name what answers."""
 LEADS = 2
 """Sentences of a PubMedQA conclusion that count as its answer."""
 
@@ -50,7 +52,7 @@ def question(record: Record, language: str, qrels: Mapping[str, Sequence[str]]) 
     answers = _texts(_first(value, f"answers_{language}", "answers", "answer"))
     if isinstance(conclusion := value.get("long_answer"), str):
         answers = tuple(conclusion[a:b] for a, b in sentences(conclusion)[:LEADS])
-    named = _first(value, "gold", "document", "doc_id")
+    named = _first(value, *GOLD)
     gold = _texts(named) or tuple(qrels.get(str(value.get("id", "")), ()))
     if not answers and not gold and named is None:
         raise BadData(f"{record.where}: has neither answers nor gold")

@@ -47,8 +47,8 @@ def ready(
 ) -> tuple[Manifest, Candidate]:
     """What would be released; nothing is written.
 
-    Raises GateClosed, BadData (not trained, not judged, judged with other weights or another
-    prompt), BadConfiguration for a name that cannot be one, AlreadyExists.
+    Raises GateClosed, BadData (not trained, not judged, judged by a server, with other weights or
+    another prompt), BadConfiguration for a name that cannot be one, AlreadyExists.
     """
     candidate = candidates.of_run(settings)
     judged = report.read(settings.output_dir)
@@ -63,10 +63,10 @@ def ready(
 
 
 def _must_be_of(judged: Mapping[str, Any], candidate: Candidate, settings: TrainSettings) -> None:
-    if not judged["files"]:
+    if "files" not in judged:
         raise BadData(
-            f"{settings.output_dir}: was judged through --engine, which does not show its weights;"
-            " run `finetune eval` without it"
+            f"{settings.output_dir}: was judged with --engine, and nobody knows which weights a"
+            " server has; run `finetune eval` without it"
         )
     if judged["files"] != candidate.hashes():
         raise BadData(

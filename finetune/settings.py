@@ -26,8 +26,15 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 class EvalSettings(Section):
     """`finetune eval` and the gate."""
 
+    questions: tuple[Path, ...] = ()
+    """The field's questions, asked over what the retriever finds in `kb`: {"question", "answers",
+    "gold": [file names]}; `"gold": []`: to be refused."""
+    kb: str = ""
+    """The live knowledge base that `questions` are asked of."""
+    top_k: Annotated[int, Field(ge=1, le=50)] = 8
+    """Passages that are retrieved for each of them, as `[app] top_k` says for serving."""
     grounding: tuple[Path, ...] = ()
-    """Items as in `vademecum eval grounding`."""
+    """Items that bring their passages, as in `vademecum eval grounding`."""
     choice: tuple[Path, ...] = ()
     """Multiple choice: {"question", "choices", "answer"}."""
     maths: tuple[Path, ...] = ()
@@ -43,12 +50,18 @@ class EvalSettings(Section):
     strict: bool = False
     """Whether the interval, not only the estimate, must stay within the margin."""
     languages: tuple[str, ...] = ()
-    """Items of grounding in other languages are left out; empty: those of `data.languages`."""
+    """Questions and items in other languages are left out; empty: those of `data.languages`."""
     max_tokens: Annotated[int, Field(ge=1)] = 96
     """Of an answer from passages."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     seeds: tuple[int, ...] = ()
     """Runs of the same configuration with other seeds, whose spread is reported."""
+
+    @model_validator(mode="after")
+    def _asked_of(self) -> "EvalSettings":
+        if self.questions and not self.kb:
+            raise ValueError("kb: missing; questions are asked of a knowledge base")
+        return self
 
 
 class ReleaseSettings(Section):

@@ -2,7 +2,7 @@
 
 The server's evaluation and the trainer's use the same judge, so that their figures can be compared.
 Words decide, not a model: an answer is right if it holds one of the known answers (SQuAD's
-normalisation), whatever else it says. Knows nothing of prompts, engines or data sets.
+normalisation), whatever else it says. Knows nothing of engines or data sets.
 """
 
 import re
@@ -10,14 +10,13 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from kb.prompt import split_aside
+
 _MARKER = re.compile(r"\[(\d{1,3}(?:\s*[,，、]\s*\d{1,3})*)\]")
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 _THOUSANDS = re.compile(r"(?<=\d)[,，](?=\d{3}\b)")
 _NO_WORD = re.compile(r"[^\w\s.]|_|(?<!\d)\.|\.(?!\d)")
 _SPOKEN = re.compile(r"[a-z0-9]")
-_ASIDE = re.compile(
-    r"^\s*(?:set(?:ting)? aside|aside|不采用|排除|搁置)[^\n]*(?:\n+|$)", re.IGNORECASE
-)
 _SOURCE = (
     r"(?:knowledge base|references?|passages?|texts?|excerpts?|documents?|context|sources?"
     r"|(?:provided |given )?information)"
@@ -76,8 +75,8 @@ def judge(answer: str, answers: Sequence[str], gold: Collection[int], passages: 
 
 
 def spoken(answer: str) -> str:
-    """The answer without the model's own suggestion of which references to set aside."""
-    return _ASIDE.sub("", answer, count=1).strip()
+    """The answer as it is served: without the line that says which references it sets aside."""
+    return split_aside(answer)[1].strip()
 
 
 def markers(text: str) -> list[int]:

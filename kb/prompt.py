@@ -24,6 +24,12 @@ REFUSAL = {
 a model that was trained to. By language."""
 SET_ASIDE = {"en": "Set aside: ", "zh": "不采用："}
 """How a first line begins that names the references an answer does not use."""
+_HEADS = tuple(head.strip() for head in SET_ASIDE.values())
+_BEGUN = rf"\s*(?:{'|'.join(map(re.escape, _HEADS))})"
+_MARK = r"[ \t]*\[\d{1,3}\]"
+# The end of an answer that was cut off within the line is the line's end too.
+_ASIDE = re.compile(rf"{_BEGUN}(?P<marks>(?:{_MARK})+)[ \t]*(?:\n\s*|(?:\[\d{{0,3}})?\Z)")
+_ASIDE_OPEN = re.compile(rf"{_BEGUN}(?:{_MARK})*[ \t]*(?:\[\d{{0,3}}|\n\s*)?")
 
 _CONTROL = re.compile(
     r"<(?=\||/?s>|/?(?:bos|eos|pad|unk|mask|cls|sep|think|tool_call|tool_response)>"
@@ -122,6 +128,21 @@ def set_aside(numbers: Sequence[int], language: str) -> str:
     self-suggestion); nothing if it uses all. A dozen tokens: it names numbers and no reasons."""
     marks = " ".join(f"[{n}]" for n in numbers)
     return f"{SET_ASIDE[language]}{marks}\n" if numbers else ""
+
+
+def split_aside(text: str) -> tuple[list[int], str]:
+    """What `set_aside` put in front of an answer: its numbers, and the answer without that line.
+    A text that does not begin with exactly such a line stays as it is."""
+    line = _ASIDE.match(text)
+    if line is None:
+        return [], text
+    return [int(n) for n in re.findall(r"\d+", line["marks"])], text[line.end() :]
+
+
+def may_set_aside(text: str) -> bool:
+    """Whether a text that goes on may turn out to begin with such a line, or the line to go on."""
+    begun = text.lstrip()
+    return any(head.startswith(begun) for head in _HEADS) or bool(_ASIDE_OPEN.fullmatch(text))
 
 
 def harmless(text: str) -> str:

@@ -165,6 +165,50 @@ def test_set_aside_names_the_hits_that_the_model_did_not_see(store: KnowledgeBas
         assert (f"[{number}]" in shown) is not (number in told.end.knowledge["set_aside"])
 
 
+@pytest.mark.parametrize("quotes", [0, 2])
+@pytest.mark.parametrize("refuses", [True, False])
+def test_what_the_model_set_aside_is_listed_and_no_part_of_the_answer(
+    store: KnowledgeBase, quotes: int, refuses: bool
+) -> None:
+    said = "The pharmacy closes at 18:40. Parcels arrive on Tuesday [2]."
+    profile = Profile((), 2000, quotes, refuses=refuses)
+    bare = tell(store, FakeEngine(said), profile=profile)
+    told = tell(store, FakeEngine(f"Set aside: [2] [9] [1]\n{said}"), profile=profile)
+    assert told.text == bare.text and told.citations == bare.citations
+    for citation in told.citations:
+        assert told.text[citation.index :].startswith(f"[{citation.number}]")
+    assert bare.end.knowledge["set_aside"] == []
+    # All hits stood in the prompt; there is no ninth.
+    assert told.end.knowledge["set_aside"] == [1, 2]
+
+
+def test_set_aside_adds_what_the_model_saw_and_put_away_to_what_it_did_not_see(
+    store: KnowledgeBase,
+) -> None:
+    small = Profile((), 20, quotes=0)
+    engine = FakeEngine()
+    unseen = tell(store, engine, profile=small).end.knowledge["set_aside"]
+    hits = [*range(1, 1 + len(tell(store, engine, profile=small).end.knowledge["hits"]))]
+    assert unseen and unseen != hits
+    marks = " ".join(f"[{n}]" for n in hits)
+    told = tell(store, FakeEngine(f"Set aside: {marks}\nGood day."), profile=small)
+    assert told.end.knowledge["set_aside"] == hits and told.text == "Good day."
+    # What it did not see it cannot put away: it is listed once, for the other reason.
+    marks = " ".join(f"[{n}]" for n in unseen)
+    told = tell(store, FakeEngine(f"Set aside: {marks}\nGood day."), profile=small)
+    assert told.end.knowledge["set_aside"] == unseen
+
+
+def test_without_knowledge_the_line_is_the_models_own() -> None:
+    answerer = Answerer(FakeEngine("Set aside: [1]\nHello."), Profile((), 2000, 0))
+
+    async def gather() -> list[Event]:
+        return [e async for e in answerer.passthrough([{"role": "user", "content": "Hi"}], {})]
+
+    said = "".join(e.text for e in asyncio.run(gather()) if isinstance(e, Text))
+    assert said == "Set aside: [1]\nHello."
+
+
 def test_the_reply_says_which_generation_was_read(store: KnowledgeBase) -> None:
     told = tell(store, FakeEngine())
     assert told.end.knowledge["generation"] == {store.id: 2}

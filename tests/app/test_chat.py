@@ -62,6 +62,26 @@ def test_a_streamed_answer_is_the_same_answer(still: Home) -> None:
     assert all("usage" not in c for c in [first, *rest])
 
 
+def test_what_the_model_sets_aside_leaves_the_answer_streamed_and_not(
+    tmp_path: Path,
+) -> None:
+    home = Home(tmp_path, FakeEngine(f"Set aside: [2]\n{ANSWER}"))
+    home.write("hours.md", HOURS)
+    whole = home.ask().json()
+    message = whole["choices"][0]["message"]
+    assert message["content"].startswith("The pharmacy opens at 8:15 on weekdays. [")
+    assert whole["knowledge"]["set_aside"] == [2]
+    (note,) = message["annotations"]
+    assert message["content"][note["index"] :].startswith(f"[{note['number']}]")
+    streamed = chunks(home.ask(stream=True).text)
+    assert (
+        "".join(c["choices"][0]["delta"].get("content") or "" for c in streamed)
+        == (message["content"])
+    )
+    assert streamed[-1]["knowledge"] == whole["knowledge"]
+    home.close()
+
+
 def test_usage_is_streamed_on_request(still: Home) -> None:
     *_, last = chunks(still.ask(stream=True, stream_options={"include_usage": True}).text)
     assert last["choices"] == [] and last["usage"]["total_tokens"] > 0

@@ -16,6 +16,8 @@ ANSWERS = (
     REFUSAL["en"],
     f"{REFUSAL['en']} But it opens at 8:15.",
     "",
+    f"Set aside: [2]\n{OPENS} It is far. [1]",
+    f"Set aside: [1] [2]\n{REFUSAL['en']}",
 )
 
 
@@ -68,6 +70,36 @@ def test_where_the_retriever_is_sure_the_passages_speak_instead_of_a_refusal() -
 def test_after_quotes_a_refusal_is_only_text() -> None:
     text, _, refused = run(REFUSAL["en"], refuses=False)
     assert text.endswith(REFUSAL["en"]) and not refused
+
+
+@pytest.mark.parametrize("sure", [True, False])
+@pytest.mark.parametrize("refuses", [True, False])
+@pytest.mark.parametrize("said", ANSWERS)
+def test_what_is_set_aside_first_changes_nothing_of_the_answer(
+    said: str, refuses: bool, sure: bool
+) -> None:
+    bare = said.rpartition("Set aside: [2]\n")[2].removeprefix("Set aside: [1] [2]\n")
+    led = f"Set aside: [1] [2]\n{bare}"
+    for size in (1, 4, 1000):
+        assert run(led, refuses=refuses, sure=sure, size=size) == run(
+            bare, refuses=refuses, sure=sure
+        )
+
+
+@pytest.mark.parametrize(
+    ("said", "sure", "aside"),
+    [
+        (f"Set aside: [2] [9]\n{OPENS}", False, [2, 9]),
+        (OPENS, False, []),
+        (f"Set aside: [1] [2]\n{REFUSAL['en']}", False, [1, 2]),
+        # The passages speak instead, so the model's word on them does not count either.
+        (f"Set aside: [1] [2]\n{REFUSAL['en']}", True, []),
+    ],
+)
+def test_a_reply_says_what_the_model_set_aside(said: str, sure: bool, aside: list[int]) -> None:
+    reply = Reply(QUESTION, HITS, 1, refuses=True, sure=sure)
+    _ = [*reply.begin(), *reply.feed(said), *reply.finish()]
+    assert reply.set_aside == aside
 
 
 @pytest.mark.parametrize("said", ANSWERS)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from finetune.bases import Bases
 from kb.catalog import Catalog
+from kb.embedding import Embedder
 from kb.settings import KbSettings
 from tests.kb.bases import Base
 
@@ -21,10 +22,10 @@ TEXTS = {
 }
 
 
-def fill(home: Path) -> Base:
+def fill(home: Path, embedder: Embedder | None = None) -> Base:
     """The writing side; close it."""
-    Catalog(home).add(NAME, "fake-64", 0)
-    base = Base(home / "kb" / NAME)
+    Catalog(home).add(NAME, embedder.name if embedder else "fake-64", 0)
+    base = Base(home / "kb" / NAME, embedder=embedder)
     for path, text in TEXTS.items():
         base.put(path, text)
     return base

@@ -63,7 +63,7 @@ def test_a_dry_run_counts_and_asks_nothing(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "eval", str(config), "--dry-run", "--json", "--limit", "4") == 0
-    counts = {"grounding": 6, "choice": 4, "maths": 4, "text": 4}
+    counts = {"questions": 0, "grounding": 6, "choice": 4, "maths": 4, "text": 4}
     assert json.loads(capsys.readouterr().out) == counts
 
 

@@ -1,6 +1,7 @@
 """`finetune data`: from files and a live knowledge base to a whole set with an honest account."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from finetune.mix import family
 from finetune.rows import read
 from finetune.settings import TrainSettings, load
 from kb.errors import BadConfiguration, BadData, TrainingStopped, UnknownKnowledgeBase
+from kb.judging import markers
+from kb.prompt import REFUSAL, split_aside
 from kb.settings import KbSettings
 from tests.finetune.handbook import NAME, TEXTS, bases, fill
 from tests.finetune.shared import shared
@@ -86,6 +89,18 @@ def test_what_is_written_is_what_the_account_says(home: Path) -> None:
     hashes = [s["sha256"] for s in account["sources"]]
     assert all(len(one) == 64 for one in hashes) and len(set(hashes)) == len(hashes)
     assert {r.role for r in (*train, *val)} == {"domain", "general"}
+
+
+def test_rows_teach_to_set_aside_where_that_is_on(home: Path) -> None:
+    for knowledge in ({"kb": NAME, "ask": "rules"}, {"collection": "items.jsonl"}):
+        run(home, knowledge=[knowledge | {"copies": 3, "set_aside": True}], val_size=0)
+        rows = list(read(home / "run" / "data" / "train.jsonl"))
+        assert {row.ability for row in rows} == {"grounding", "refusal"}
+        for row in rows:
+            shown = {int(n) for n in re.findall(r"^\[(\d+)\]", row.prompt[-1].content, re.M)}
+            aside, answer = split_aside(row.reply)
+            assert shown == {*aside, *markers(answer)}
+            assert (answer == REFUSAL["en"]) is (row.ability == "refusal")
 
 
 def test_the_same_configuration_gives_the_same_bytes(home: Path) -> None:

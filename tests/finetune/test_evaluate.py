@@ -8,10 +8,11 @@ import pytest
 
 from finetune import evaluate, report
 from finetune.engines import Messages
-from finetune.evaluate import Evaluation
+from finetune.evaluate import Evaluation, Items
 from finetune.judges import Measure
 from finetune.settings import TrainSettings
 from kb.errors import BadConfiguration, BadData
+from tests.finetune.handbook import bases
 from tests.finetune.judging import REFUSAL, Scripted, grounding, reader, settings, write
 
 
@@ -25,8 +26,12 @@ def calculator(content: str) -> str:
     return reader(content)
 
 
+def items(configured: TrainSettings, limit: int | None = None) -> Items:
+    return evaluate.items(configured, bases(configured.output_dir), limit)
+
+
 def run(configured: TrainSettings, base: Scripted, candidate: Scripted) -> Evaluation:
-    asked = evaluate.items(configured)
+    asked = items(configured)
     return evaluate.evaluate(configured, asked, base, candidate, {}, silent)
 
 
@@ -49,6 +54,17 @@ def test_a_model_that_reads_is_told_from_one_that_does_not(tmp_path: Path) -> No
     assert told["maths right"] == (0.0, 1.0)
     assert told["without retrieval right"] == (0.0, 0.0)
     assert done.verdict.passed
+
+
+def test_the_line_of_what_is_set_aside_is_not_judged(tmp_path: Path) -> None:
+    """It would name the right passage as set aside, and hide a refusal behind it."""
+    plain = run(settings(tmp_path), parrot(), Scripted("tuned", calculator))
+    led = run(
+        settings(tmp_path),
+        parrot(),
+        Scripted("tuned", lambda content: f"Set aside: [1] [2]\n{calculator(content)}"),
+    )
+    assert led.compared == plain.compared and led.verdict == plain.verdict
 
 
 def test_refusing_everything_is_not_better(tmp_path: Path) -> None:
@@ -112,17 +128,17 @@ def test_both_models_get_the_serving_prompt_with_and_without_passages(tmp_path: 
 
 def test_the_same_seed_draws_the_same_items_and_every_kind(tmp_path: Path) -> None:
     configured = settings(tmp_path)
-    first = evaluate.items(configured, 6)
-    assert first == evaluate.items(configured, 6)
-    assert first.counts() == {"grounding": 6, "choice": 6, "maths": 6, "text": 6}
+    first = items(configured, 6)
+    assert first == items(configured, 6)
+    assert first.counts() == {"questions": 0, "grounding": 6, "choice": 6, "maths": 6, "text": 6}
     assert {i.group for i in first.grounding} == {"clean", "noisy", "unanswerable"}
-    other = evaluate.items(configured.model_copy(update={"seed": 7}), 6)
+    other = items(configured.model_copy(update={"seed": 7}), 6)
     assert other.grounding != first.grounding
 
 
 def test_only_the_languages_asked_for_are_judged(tmp_path: Path) -> None:
     with pytest.raises(BadConfiguration, match="names no items"):
-        evaluate.items(settings(tmp_path, languages=["zh"], choice=[], maths=[], text=[]))
+        items(settings(tmp_path, languages=["zh"], choice=[], maths=[], text=[]))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +153,7 @@ def test_a_bad_item_is_named_with_its_line(tmp_path: Path, row: dict[str, str], 
     configured = settings(tmp_path)
     write(tmp_path / "items.jsonl", [row])
     with pytest.raises(BadData, match=rf"items\.jsonl:1: .*{said}"):
-        evaluate.items(configured)
+        items(configured)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +169,7 @@ def test_other_bad_items_too(tmp_path: Path, name: str, row: dict[str, str], sai
     configured = settings(tmp_path)
     write(tmp_path / name, [row])
     with pytest.raises(BadData, match=rf"{name}:1: .*{said}"):
-        evaluate.items(configured)
+        items(configured)
 
 
 def test_the_spread_over_seeds_is_reported(tmp_path: Path) -> None:
@@ -161,7 +177,7 @@ def test_the_spread_over_seeds_is_reported(tmp_path: Path) -> None:
     others = {1: parrot(), 2: Scripted("seed 2", calculator)}
     done = evaluate.evaluate(
         configured,
-        evaluate.items(configured),
+        items(configured),
         parrot(),
         Scripted("tuned", calculator),
         others,

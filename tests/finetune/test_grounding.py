@@ -15,6 +15,7 @@ from finetune.made import by_engine, by_rules
 from finetune.questions import Question
 from finetune.rows import Row
 from kb import prompt
+from kb.judging import judge
 from kb.search import KnowledgeBase
 from tests.finetune.handbook import NAME, SETTINGS, TEXTS, fill
 from tests.kb.bases import Base, hit
@@ -140,11 +141,15 @@ def test_an_edited_document_marks_its_rows_as_stale(kb: KnowledgeBase, base: Bas
 
 def test_set_aside_names_the_references_that_the_answer_does_not_use(kb: KnowledgeBase) -> None:
     for row in make(kb, replace(STYLE, set_aside=True)):
+        numbers, answer = prompt.split_aside(row.reply)
+        assert judge(row.reply, [row.answer or ""], [], 0).refused is (row.ability == "refusal")
         first, newline, rest = row.reply.partition("\n")
         if not newline:
             assert len(shown(row)) == 1 and row.ability == "grounding"
             continue
         aside = {int(n) for n in re.findall(r"\[(\d+)\]", first)}
+        # What is taught is what serving takes off, and nothing more.
+        assert (sorted(aside), rest) == (numbers, answer)
         used = {int(n) for n in re.findall(r"\[(\d+)\]", rest)}
         assert first.startswith("Set aside: ") and aside | used == set(shown(row))
         assert not aside & used

@@ -17,6 +17,7 @@ from kb import release as releases
 from kb.errors import AlreadyExists, BadConfiguration, BadData, GateClosed
 from kb.prompt import PROMPT_VERSION
 from kb.settings import KbSettings
+from tests.finetune.handbook import bases
 from tests.finetune.judging import Scripted, settings
 from tests.finetune.test_engines import adapter
 from tests.finetune.test_evaluate import calculator, parrot, silent
@@ -24,11 +25,14 @@ from tests.finetune.test_evaluate import calculator, parrot, silent
 KB = KbSettings(embedder="fake:64")
 
 
-def judge(run: TrainSettings, candidate: Scripted, home: Path, url: str = "") -> None:
+HERE = judged.Names()
+SERVER = judged.Names("http://unused", "base", "tuned")
+
+
+def judge(run: TrainSettings, candidate: Scripted, home: Path, names: judged.Names = HERE) -> None:
     """Evaluate as the command does, with scripted models."""
-    names = judged.Names(url, "base", "tuned")
     about = judged.open_engines(run, None, names, home, silent).about
-    asked = evaluate.items(run)
+    asked = evaluate.items(run, bases(run.output_dir))
     done = evaluate.evaluate(run, asked, parrot(), candidate, {}, silent)
     report.write(done, about, run.output_dir)
 
@@ -99,6 +103,26 @@ def test_what_the_gate_refused_is_released_only_by_force(
         make(run, KB, tmp_path)
     assert not (tmp_path / "releases").exists()
     assert not make(run, KB, tmp_path, force=True).gate.passed
+
+
+def test_what_a_server_answered_proves_nothing_of_the_runs_weights(
+    run: TrainSettings, tmp_path: Path
+) -> None:
+    judge(run, Scripted("tuned", calculator), tmp_path, SERVER)
+    assert "files" not in report.read(run.output_dir)
+    for force in (False, True):
+        with pytest.raises(BadData, match=r"judged with --engine.* run `finetune eval` without it"):
+            make(run, KB, tmp_path, force=force)
+
+
+def test_a_server_is_not_asked_for_what_it_cannot_have(run: TrainSettings, tmp_path: Path) -> None:
+    of_seeds = run.model_copy(update={"eval": run.eval.model_copy(update={"seeds": (1, 2)})})
+    with pytest.raises(BadConfiguration, match=r"eval\.seeds"):
+        judged.open_engines(of_seeds, None, SERVER, tmp_path, silent)
+    with pytest.raises(BadConfiguration, match="--adapter"):
+        judged.open_engines(run, tmp_path, SERVER, tmp_path, silent)
+    with pytest.raises(BadConfiguration, match="--candidate"):
+        judged.open_engines(run, None, judged.Names("http://unused"), tmp_path, silent)
 
 
 def test_weights_that_were_not_judged_are_refused(

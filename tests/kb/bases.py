@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kb.chunking import chunk
-from kb.embedding import FakeEmbedder
+from kb.embedding import Embedder, FakeEmbedder
 from kb.feed import Feed
 from kb.layout import DATABASE, LEXICAL
 from kb.ledger import Ledger
@@ -64,10 +64,12 @@ def hit(text: str, i: int = 1) -> Hit:
 class Base:
     """The writing side of one knowledge base, and readers of it."""
 
-    def __init__(self, folder: Path, dimensions: int = 64) -> None:
+    def __init__(
+        self, folder: Path, dimensions: int = 64, embedder: Embedder | None = None
+    ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.embedder = FakeEmbedder(dimensions)
+        self.embedder = embedder or FakeEmbedder(dimensions)
         self.store = Store(folder / DATABASE, create=True)
         note(self.store, wanted(self.embedder.name, KbSettings()))
         self.store.set_meta("id", "vs_test")

@@ -89,6 +89,15 @@ def test_what_is_set_aside_is_not_cited() -> None:
     assert judged.citations == judged.gold_citations == 1
 
 
+@pytest.mark.parametrize(
+    "text", ["Set aside the sample for 24 mg [2].", "不采用 24 mg 的剂量 [2]。"]
+)
+def test_an_answer_that_only_sounds_like_setting_aside_is_one(text: str) -> None:
+    assert spoken(text) == text
+    judged = judge(text, ["24 mg"], {2}, 3)
+    assert judged.correct and judged.cited_gold and not judged.refused
+
+
 def test_markers_and_normalisation() -> None:
     assert markers("[1] a[2, 3] [x] [1234]") == [1, 2, 3]
     assert normalise("The  “Big” Apple, Inc.") == "big apple inc"
