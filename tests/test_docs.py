@@ -13,6 +13,7 @@ from finetune.settings import TrainSettings
 from finetune.settings import load as load_run
 from ingest.settings import IngestSettings
 from kb.settings import KbSettings, Section, load
+from tests.finetune.handbook import bases
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = "vademecum.example.toml"
@@ -63,7 +64,9 @@ def test_every_key_of_a_training_run_is_documented() -> None:
     assert not missing
 
 
-def test_the_sample_configuration_is_the_one_that_is_shown_and_its_files_are_there() -> None:
+def test_the_sample_configuration_is_the_one_that_is_shown_and_its_files_are_there(
+    tmp_path: Path,
+) -> None:
     file = ROOT / "examples/tuning/handbook.yaml"
     shown = (ROOT / "docs/finetuning.md").read_text(encoding="utf-8")
     assert file.read_text(encoding="utf-8") in shown
@@ -72,6 +75,6 @@ def test_the_sample_configuration_is_the_one_that_is_shown_and_its_files_are_the
     named += [one.path for one in settings.data.sources]
     named += [one.questions for one in settings.data.knowledge if one.questions]
     assert len(named) == 4 and all(path.is_file() for path in named)
-    assert evaluate.items(settings).counts() == {
-        "grounding": 44, "choice": 0, "maths": 0, "text": 8,
+    assert evaluate.items(settings, bases(tmp_path)).counts() == {
+        "questions": 0, "grounding": 44, "choice": 0, "maths": 0, "text": 8,
     }  # fmt: skip

@@ -133,18 +133,6 @@ def test_weights_that_were_not_judged_are_refused(
         make(run, KB, tmp_path)
 
 
-def test_what_a_server_answered_proves_nothing_about_weights(
-    run: TrainSettings, tmp_path: Path
-) -> None:
-    judge(run, Scripted("tuned", calculator), tmp_path, "http://unused")
-    with pytest.raises(BadData, match="judged through --engine"):
-        make(run, KB, tmp_path)
-    several = run.eval.model_copy(update={"seeds": (1, 2)})
-    names = judged.Names("http://unused", "base", "tuned")
-    with pytest.raises(BadConfiguration, match=r"eval\.seeds: .*not by --engine"):
-        judged.open_engines(run.model_copy(update={"eval": several}), None, names, tmp_path, silent)
-
-
 def test_another_prompt_is_refused(run: TrainSettings, tmp_path: Path) -> None:
     file = run.output_dir / "eval/eval.json"
     told = json.loads(file.read_text(encoding="utf-8")) | {"prompt_version": 0}
