@@ -67,7 +67,7 @@ def test_every_stage_trains_with_every_method(
     assert {weights.dtype for weights in kept.values()} == {torch.float32}
 
 
-@pytest.mark.parametrize(("method", "pace"), [("full", 5e-3), ("lora", 0.05)])
+@pytest.mark.parametrize(("method", "pace"), [("full", 5e-3), ("lora", 0.05), ("qlora", 0.05)])
 def test_grpo_makes_the_rewarded_likelier(
     tmp_path: Path, tiny_model: Path, method: str, pace: float
 ) -> None:
