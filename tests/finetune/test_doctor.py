@@ -1,12 +1,8 @@
 """What would go wrong is told before it does: rows under the glass, the engine, the adapter."""
 
 import json
-import os
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -301,45 +297,3 @@ def test_the_command_prints_one_document_and_ends_with_3_if_serious(
     assert cli.main() == 3
     told = capsys.readouterr()
     assert "!! end tokens" in told.out and "1 serious" in told.err
-
-
-@pytest.fixture
-def engine_url(tiny_model: Path, tmp_path: Path) -> Iterator[str]:
-    """A real vLLM over the tiny model."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", str(tiny_model), "--served-model-name", "tiny", "--port", str(port)),
-        *("--max-model-len", "512", "--enforce-eager", "--host", "127.0.0.1"),
-    ]
-    environment = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-    }
-    with (tmp_path / "engine.log").open("wb") as log:
-        engine = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        try:
-            url = f"http://127.0.0.1:{port}"
-            for _ in range(280):
-                assert engine.poll() is None, (tmp_path / "engine.log").read_text()[-2000:]
-                try:
-                    httpx.get(f"{url}/health", trust_env=False).raise_for_status()
-                    break
-                except httpx.HTTPError:
-                    time.sleep(1)
-            yield url
-        finally:
-            engine.terminate()
-            engine.wait(60)
-
-
-@pytest.mark.real
-def test_the_real_engine_makes_the_same_tokens(
-    tiny_model: Path, tmp_path: Path, engine_url: str
-) -> None:
-    settings = run(tmp_path / "run", tiny_model, [*rows(3), said("a?", "b", "ç?", "是的")])
-    assert not look(settings, HttpTokenize(engine_url)).serious
