@@ -19,8 +19,9 @@ up: $(READY)
 	@$(BIN)/python examples/seed.py "$(VADEMECUM_HOME)"
 	@exec $(BIN)/vademecum up
 
+# Two files at a time: the tests wait for processes and time more than they compute.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The long run of the kill test; VADEMECUM_SOAK_SEED=N repeats one. 200 rounds take about 7 minutes.
 soak: $(READY)
@@ -28,7 +29,7 @@ soak: $(READY)
 
 # The tests that need neither real weights nor the real engine.
 fast: $(READY)
-	$(BIN)/python -m pytest -m "not real and not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not real and not slow"
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

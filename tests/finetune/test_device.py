@@ -1,4 +1,7 @@
-"""A process computes on the GPU that its launcher has for it."""
+"""A process computes on the GPU that its launcher has for it, with the kernels that are there."""
+
+import importlib.util
+from importlib.machinery import ModuleSpec
 
 import pytest
 import torch
@@ -19,3 +22,20 @@ def test_each_process_takes_its_own_gpu(chosen: list[int]) -> None:
     device.take({"LOCAL_RANK": "1", "RANK": "5"})
     device.take({})
     assert chosen == [1]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_flash_attention_and_liger_are_used_where_they_are_installed(
+    chosen: list[int], monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: ModuleSpec(name, None) if there else None
+    )
+    assert device.has_liger() is there
+    assert device.attention() == ("flash_attention_2" if there else "sdpa")
+
+
+def test_without_a_gpu_neither_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: ModuleSpec(name, None))
+    assert not device.has_liger() and device.attention() == "sdpa"

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,6 +90,39 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(
     )
     for name, weights in one.items():
         assert torch.equal(weights, other[name])
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"finetuning_type": "full"},
+        {"finetuning_type": "qlora"},
+        {"packing": True, "cutoff_len": 64, "num_train_epochs": 8},
+        {"stage": "dpo", "learning_rate": 3e-3},
+        {"stage": "rm", "learning_rate": 3e-3},
+    ],
+    ids=["full", "qlora", "packing", "dpo", "rm"],
+)
+def test_every_kind_of_run_goes_on_from_a_checkpoint_to_the_same_weights(
+    tmp_path: Path, tiny_model: Path, keys: dict[str, Any]
+) -> None:
+    """What a kill leaves is a folder without what came after its last checkpoint."""
+    given = rows(12, rejected="nobody knows") if "stage" in keys else rows(12)
+    whole, cut = (
+        run(tmp_path / name, tiny_model, given, save_total_limit=9, patience=0, **keys)
+        for name in ("whole", "cut")
+    )
+    trained(whole)
+    first = min(whole.output_dir.glob("checkpoint-*"), key=lambda one: int(one.name[11:]))
+    shutil.copytree(first, cut.output_dir / first.name)
+    shutil.copy(whole.output_dir / "begun.json", cut.output_dir)
+    done = trained(cut)
+    assert done["resumed_from"] == first.name and done["steps"] > int(first.name[11:])
+    assert history(cut.output_dir) == history(whole.output_dir)
+    (result,) = (whole.output_dir / done["result"]).glob("*.safetensors")
+    other = load_file(cut.output_dir / done["result"] / result.name)
+    for name, weights in load_file(result).items():
+        assert torch.equal(weights, other[name]), name
 
 
 def test_a_half_written_checkpoint_is_never_taken_for_one(tmp_path: Path, tiny_model: Path) -> None:
