@@ -7,6 +7,7 @@ holds. Knows nothing of prompts.
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -48,9 +49,11 @@ class KnowledgeBase:
         self.name = folder.name
         self._settings = settings
         self.following = Following(self.store, embedder, others)
+        self._words = ThreadPoolExecutor(1, "words")
         self.catch_up()
 
     def close(self) -> None:
+        self._words.shutdown()
         self.store.close()
 
     def catch_up(self, at_least: int = 0) -> int:
@@ -124,8 +127,10 @@ class KnowledgeBase:
             if embedder is not at.embedder:
                 return None
             beside = at.beside(vector, chinese=is_chinese(question))
+            # Both compute outside Python's lock, so the words are looked for meanwhile.
+            heard = self._words.submit(at.lexical.search, asked if mode != "dense" else (), n)
             dense = beside.nearest(n) if mode != "lexical" else {}
-            lexical = dict(at.lexical.search(asked, n)) if mode != "dense" else {}
+            lexical = dict(heard.result())
             cosines = dense | beside.of([i for i in lexical if i not in dense])
             rarity = at.lexical.rarity(asked)
         if mode == "hybrid":
