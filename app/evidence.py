@@ -19,9 +19,11 @@ _COSINE, _BACKGROUND, _COVERAGE, _BIAS = 43.2, -25.1, 3.76, -19.23
 # For knowledge bases too small to have a background.
 _SMALL_COSINE, _SMALL_COVERAGE, _SMALL_BIAS = 20.4, 4.77, -20.52
 # For a hit in another language than the question. The fit's bias was -11.09. Words that would tell
-# an answer from its neighbours are missing, and in a knowledge base of both languages there are
-# twice as many neighbours: .7 of the fit becomes .15, from which on a plain model is asked.
-_APART_COSINE, _APART_BACKGROUND, _APART_COVERAGE, _APART_BIAS = 68.0, -57.2, 2.33, -13.67
+# an answer from its neighbours are missing: .5 of the fit becomes .15, from which on a plain model
+# is asked; .7 where passages in the question's own language stand beside it, which were looked
+# through for an answer already.
+_APART_COSINE, _APART_BACKGROUND, _APART_COVERAGE = 68.0, -57.2, 2.33
+_APART_BIAS, _BESIDE_BIAS = -12.83, -13.67
 
 
 def chance(question: str, found: Found) -> float:
@@ -55,7 +57,7 @@ def _logit(hit: Hit, found: Found, *, apart: bool) -> float:
             _APART_COSINE * hit.cosine
             + _APART_BACKGROUND * background
             + _APART_COVERAGE * hit.coverage
-            + _APART_BIAS
+            + (_APART_BIAS if found.apart is None else _BESIDE_BIAS)
         )
     return _COSINE * hit.cosine + _BACKGROUND * background + _COVERAGE * hit.coverage + _BIAS
 
