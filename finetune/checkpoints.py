@@ -106,6 +106,11 @@ class WholeCheckpoints(Trainer):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if encoder := _prompt_encoder(self.model):
             encoder.load_state_dict(load_file(Path(resume_from_checkpoint) / _PROMPT))
+        elif isinstance(self.model, PeftModel) and len(self.model.peft_config) > 1:
+            # Where there is a folder with the reference's adapter, transformers reads that alone,
+            # and overlooks the one that is trained.
+            trained = self.model.active_adapter
+            self.model.load_adapter(resume_from_checkpoint, trained, is_trainable=True)
 
 
 def _prompt_encoder(model: Any) -> nn.Module | None:

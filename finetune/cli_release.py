@@ -139,6 +139,9 @@ def _print(told: dict[str, Any], as_json: bool) -> None:
         typer.echo(json.dumps(told, ensure_ascii=False))
         return
     for row in told["data"]:
-        said = [f"{k} {v}" for k, v in row.items() if k not in ("id", "state") and v is not None]
+        # The server tells figures and the gate's reasons too: --json shows them.
+        short = {"passed": row["gate"]["passed"], **row} if "gate" in row else row
+        left_out = ("id", "state", "metrics", "gate")
+        said = [f"{k} {v}" for k, v in short.items() if k not in left_out and v is not None]
         mark = "*" if row["id"] == told["current"] else " "
         typer.echo(f"{mark} {row['id']:24} {row.get('state') or '':10} {', '.join(said)}".rstrip())

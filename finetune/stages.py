@@ -11,9 +11,8 @@ def prepare(parts: Parts, progress: Progress) -> Ready:
     fit, BadConfiguration for a value that a library refuses."""
     trainer, ledger = _build(parts)
     for weights in parts.model.parameters():
-        if (
-            weights.requires_grad
-        ):  # TRL makes those of a 4-bit model bfloat16, which rounds steps off
+        # TRL makes those of a 4-bit model bfloat16, which rounds steps off.
+        if weights.requires_grad:
             weights.data = weights.data.float()
     trainer.add_callback(progress)
     if parts.settings.patience and trainer.eval_dataset:

@@ -206,27 +206,33 @@ def test_a_dry_release_says_what_it_would_write_and_writes_nothing(
     assert command(monkeypatch, tmp_path, *asked) == 3
 
 
-def test_a_dry_rollback_asks_and_changes_nothing(
+def test_a_servers_releases_are_a_short_line_each_and_a_rollback_can_be_tried_dry(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[str] = []
+    row = {"id": "r1", "state": "current", "kind": "adapter", "metrics": {"grounding right": 0.5}}
+    told = {"current": "r1", "data": [row | {"gate": {"passed": False, "why": "forgot maths"}}]}
 
     class Told(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(f"GET {self.path}")
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(b'{"current": "r1", "data": []}')
+            self.wfile.write(json.dumps(told).encode())
 
         def log_message(self, *_: object) -> None:
             """Nothing."""
 
     with HTTPServer(("127.0.0.1", 0), Told) as server:
-        Thread(target=server.handle_request).start()
         url = f"http://127.0.0.1:{server.server_port}"
+        Thread(target=server.handle_request).start()
         assert command(monkeypatch, tmp_path, "rollback", "--url", url, "--dry-run", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["current"] == "r1"
-    assert asked == ["GET /admin/releases"]
+        assert json.loads(capsys.readouterr().out)["current"] == "r1"
+        Thread(target=server.handle_request).start()
+        assert command(monkeypatch, tmp_path, "list", "--url", url) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.split() == ["*", "r1", "current", "passed", "False,", "kind", "adapter"]
+    assert asked == ["GET /admin/releases"] * 2
 
 
 def test_promote_takes_an_id_or_the_configuration(
