@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.ranking import fold, ndcg
+from app.ranking import fold, ndcg, recall
+from bench.mixed import mixed
 from kb.collection import Collection, Passage, read
 from kb.collection_kb import build
 from kb.embedding import Embedder, open_embedder
@@ -102,3 +103,21 @@ def test_an_article_asked_for_by_its_number_is_found_first(
         first = kb.search(question.format(n=n, zh=numeral(n)), 3).hits[0]
         assert first.chunk.text == wanted, question.format(n=n, zh=numeral(n))
     kb.close()
+
+
+def test_a_question_finds_what_stands_in_the_other_language_beside_passages_of_its_own(
+    embedder: Embedder, tmp_path: Path
+) -> None:
+    """Half of the paragraphs in English, the others in Chinese; as they come, vectors find 5% of
+    the English ones for Chinese questions."""
+    pairs = dict(mixed(shared("xquad_en_zh/en-en").parent))
+    kb = opened(pairs["en-en"].passages, embedder, tmp_path)
+    found = {}
+    for pair, collection in pairs.items():
+        queries = collection.queries[::10]
+        ranked = [fold(hit.filename for hit in kb.search(q.text, 30).hits) for q in queries]
+        shares = [recall(r, q.relevance) for r, q in zip(ranked, queries, strict=True)]
+        found[pair] = float(np.mean(shares))
+    kb.close()
+    assert min(found["en-en"], found["zh-zh"]) > 0.97 and len(found) == 4, found
+    assert min(found["en-zh"], found["zh-en"]) > 0.9, found
