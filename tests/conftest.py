@@ -20,8 +20,3 @@ def models_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if models.installed(bundled):
             models.locate(models.PREFIX + bundled.name, home)
     return home
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first: of two workers, the other goes on with the rest beside it."""
-    items.sort(key=lambda item: item.path.name != "test_journey.py")
