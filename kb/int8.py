@@ -1,7 +1,8 @@
 """A sentence-transformers encoder on OpenVINO, with 8-bit weights: what makes CPUs embed faster.
 
-The weights of every linear layer are rounded to int8, a scale for each output channel; activations
-are quantised as they come, 64 values at a time, so that nothing has to be calibrated. The vectors
+The weights of every linear layer are rounded to int8, a scale for each output channel, and so are
+the embeddings of words, a scale for each; activations are quantised as they come, 64 values at a
+time, so that nothing has to be calibrated. The vectors
 of the bundled multilingual-e5-small keep a cosine of 0.9997 or more to those of float32
 (docs/decisions/012-int8-encoder.md). The only file that imports openvino.
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     import openvino
     from sentence_transformers import SentenceTransformer
 
-FORMAT = 1  # raise it when the conversion writes something else: kept files are then made anew
+FORMAT = 2  # raise it when the conversion writes something else: kept files are then made anew
 _GROUP = 64
 """Activations that share a scale. 384 is some 6% faster and ten times further from float32."""
 _LEVELS = 127
@@ -34,6 +36,7 @@ _PROBES = (
     "query: 12 mg/kg?",
 )
 _log = logging.getLogger(__name__)
+Floats = npt.NDArray[np.float32]
 
 
 def suits() -> bool:
@@ -121,6 +124,8 @@ def _convert(inner: PreTrainedModel, file: Path) -> None:
     for node in graph.get_ordered_ops():
         if node.get_type_name() == "MatMul":
             _round(node)
+        elif node.get_type_name() == "Gather":
+            _round_table(node)
     # Beside, then renamed; the weights first, since whoever sees the .xml opens both.
     fresh = file.with_name(".new.xml")
     openvino.save_model(graph, fresh)
@@ -136,12 +141,34 @@ def _round(matmul: "openvino.Node") -> None:
     if constant.get_type_name() != "Constant" or len(constant.get_output_shape(0)) != 2:
         return  # the product of two activations, in attention
     weights = np.asarray(constant.data, np.float32)
-    inputs = 1 if matmul.get_attributes()["transpose_b"] else 0
-    scales = np.maximum(np.abs(weights).max(axis=inputs, keepdims=True), 1e-12) / _LEVELS
-    whole = np.clip(np.rint(weights / scales), -_LEVELS, _LEVELS).astype(np.int8)
+    whole, scales = _whole(weights, 1 if matmul.get_attributes()["transpose_b"] else 0)
     back = opset13.convert(opset13.constant(whole), Type.f32)
-    scaled = opset13.multiply(back, opset13.constant(scales.astype(np.float32)))
+    scaled = opset13.multiply(back, opset13.constant(scales))
     matmul.input(1).replace_source_output(scaled.output(0))
+
+
+def _round_table(gather: "openvino.Node") -> None:
+    """The same for a table of embeddings, a scale for each row. Only the rows that are looked up
+    become floats: three quarters less memory, 290 MB with 250,000 words of 384 dimensions."""
+    from openvino import Type, opset13
+
+    table, rows, axis = (gather.input_value(i) for i in range(3))
+    constant = table.get_node()
+    if constant.get_type_name() != "Constant" or table.get_element_type() != Type.f32:
+        return
+    if len(constant.get_output_shape(0)) != 2 or axis.get_node().data.item() != 0:
+        return
+    whole, scales = _whole(np.asarray(constant.data, np.float32), 1)
+    back = opset13.convert(opset13.gather(opset13.constant(whole), rows, axis), Type.f32)
+    scaled = opset13.multiply(back, opset13.gather(opset13.constant(scales), rows, axis))
+    gather.output(0).replace(scaled.output(0))
+
+
+def _whole(weights: Floats, axis: int) -> tuple[npt.NDArray[np.int8], Floats]:
+    """Whole numbers, and the scales that make them `weights` again: one for all along `axis`."""
+    scales = np.maximum(np.abs(weights).max(axis=axis, keepdims=True), 1e-12) / _LEVELS
+    whole = np.clip(np.rint(weights / scales), -_LEVELS, _LEVELS).astype(np.int8)
+    return whole, scales.astype(np.float32)
 
 
 def _key(inner: PreTrainedModel) -> str:

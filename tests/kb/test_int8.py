@@ -63,6 +63,11 @@ def test_a_text_has_the_same_vector_alone_and_beside_longer_ones(folder: str, ke
         assert model.encode(text, normalize_embeddings=True) @ vector > 0.999
 
 
+def test_no_weights_are_kept_as_floats_not_even_the_table_of_words(folder: str, kept: Path) -> None:
+    floats = sum(p.numel() * 4 for p in _model(folder).parameters())
+    assert sum(file.stat().st_size for file in kept.glob("*.bin")) < 0.3 * floats
+
+
 def test_the_weights_are_converted_once(
     folder: str, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
