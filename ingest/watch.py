@@ -5,6 +5,7 @@ plain change of one file (a directory that moved, a lost event, a folder that wa
 a request for a sweep.
 """
 
+import errno
 import logging
 import queue
 import time
@@ -17,10 +18,19 @@ from typing import Literal
 from watchdog import events as wd
 from watchdog.observers.api import BaseObserver, ObservedWatch
 from watchdog.observers.inotify import InotifyFullEmitter
-from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD
+from watchdog.observers.inotify_c import (
+    CallbackId,
+    InotifyConstants,
+    InotifyEvent,
+    InotifyFD,
+    Mask,
+    WatchCallback,
+    WatchDescriptor,
+)
 from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
 
 from ingest.files import ignored
+from ingest.limits import lacking, limit
 from ingest.mounts import Mount, mounts, within
 
 log = logging.getLogger(__name__)
@@ -65,6 +75,7 @@ class _Watched:
     watch: ObservedWatch
     identity: tuple[int, int]
     mounts: frozenset[Mount]
+    limit: int
 
 
 class Watcher:
@@ -103,22 +114,29 @@ class Watcher:
         """Watch folders that have appeared; watch anew those that were replaced, and those in which
         a disk came or went: nothing else tells of one, and its folders have no watch yet. A
         folder that was deleted and made again may look the same; then its old emitter has ended.
-        So may a disk that went and came back meanwhile; then the kernel told that it went."""
+        So may a disk that went and came back meanwhile; then the kernel told that it went. Where
+        watches were refused, all are tried again when the kernel's limit is raised."""
         alive = {emitter.watch for emitter in self._observer.emitters if emitter.is_alive()}
         went = self._inotify.unmounted.is_set()
         self._inotify.unmounted.clear()  # before looking: one that goes now is told again
         everywhere = mounts()
+        most = limit() if self._inotify.refused else 0
         for folder in folders:
             identity, inside = _identity(folder), within(folder, everywhere)
             known = self._watched.get(folder)
             if known is not None:
                 same = (known.identity, known.mounts) == (identity, inside)
-                if same and known.watch in alive and not (went and inside):
+                stays = not (went and inside) and most <= known.limit
+                if same and stays and known.watch in alive:
                     continue
                 self._observer.unschedule(known.watch)
                 del self._watched[folder]
             if identity is not None and self._clock() >= self._refused.get(folder, 0.0):
                 self._watch(folder, identity, inside)
+
+    def unwatched(self) -> dict[str, int]:
+        """For each followed folder of which some folders got no watch, how many."""
+        return lacking(self._inotify.refused, self._watched, self._refused)
 
     def want_sweep(self) -> None:
         self.sweep_wanted.set()
@@ -138,22 +156,36 @@ class Watcher:
                 handler, str(folder), recursive=True, event_filter=_LISTENED
             )
         except OSError as error:
-            # Most often the limit of inotify watches. The periodic sweep still sees changes.
-            if folder not in self._refused:
+            # The periodic sweep still sees changes. Of the kernel's limit tells `unwatched`.
+            if folder not in self._refused and error.errno != errno.ENOSPC:
                 log.warning("cannot watch %s (%s); changes are seen by the sweep", folder, error)
             self._refused[folder] = self._clock() + _AGAIN
             return
         self._refused.pop(folder, None)
-        self._watched[folder] = _Watched(watch, identity, inside)
+        self._watched[folder] = _Watched(watch, identity, inside, limit())
         self.want_sweep()
 
 
 class _Inotify(InotifyFD):
-    """Keeps what watchdog does not hand on: that a disk with watched folders was unmounted."""
+    """Keeps what watchdog does not hand on: that a disk with watched folders was unmounted, and
+    which folders were refused a watch, as the kernel's limit is reached."""
 
     def __init__(self) -> None:
         super().__init__()
         self.unmounted = Event()
+        self.refused: set[bytes] = set()
+
+    def add_callback(
+        self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId
+    ) -> WatchDescriptor:
+        try:
+            watch = super().add_callback(path, mask, callback, id_)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                self.refused.add(path)
+            raise
+        self.refused.discard(path)
+        return watch
 
     def handle_event(self, event: InotifyEvent) -> None:
         super().handle_event(event)

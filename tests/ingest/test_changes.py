@@ -351,7 +351,7 @@ def test_a_folder_that_cannot_be_watched_is_said_once_and_tried_again_now_and_th
 
     def full(self: InotifyFD, *arguments: Any) -> Any:
         tried.append(now[0])
-        raise OSError(errno.ENOSPC, "inotify watch limit reached")
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
     monkeypatch.setattr(InotifyFD, "add_callback", full)
     watcher = watch.Watcher(lambda: None, lambda: now[0])
