@@ -62,18 +62,18 @@ class Metrics:
         self,
         generations: Mapping[str, int],
         latencies: Mapping[str, Sequence[latency.Histogram]] | None = None,
+        unwatched: Mapping[str, int] | None = None,
     ) -> bytes:
-        """The exposition format; `generations` and `latencies` are those of the knowledge bases
-        that the reader may see, by name."""
+        """The exposition format; `generations`, `latencies` and `unwatched` (folders) are those of
+        the knowledge bases that the reader may see, by name."""
         seen = CollectorRegistry()
-        gauge = Gauge(
-            "vademecum_generation",
-            "Last committed change of a knowledge base",
-            ["knowledge_base"],
-            registry=seen,
-        )
-        for name, generation in generations.items():
-            gauge.labels(name).set(generation)
+        for metric, said, values in (
+            ("generation", "Last committed change of a knowledge base", generations),
+            ("unwatched_folders", "Folders whose changes the sweep finds", unwatched or {}),
+        ):
+            gauge = Gauge(f"vademecum_{metric}", said, ["knowledge_base"], registry=seen)
+            for name, value in values.items():
+                gauge.labels(name).set(value)
         seen.register(_Latencies(latencies or {}))
         return generate_latest(self._registry) + generate_latest(seen)
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ingest.limits import sentence
 from ingest.service import Service
 from ingest.settings import IngestSettings
 from ingest.worker import Worker
@@ -25,6 +26,7 @@ from kb.ledger import Ledger
 from kb.locks import INGEST, exclusive
 from kb.settings import Configuration, KbSettings, load
 from kb.store import Store
+from kb.unwatched import unwatched
 
 log = logging.getLogger("ingest")
 
@@ -67,8 +69,10 @@ def sweep() -> None:
 
 @app.command()
 def status(kb: OneKb = None, as_json: AsJson = False) -> None:
-    """How many files are in which state, and why files failed."""
-    catalog = Catalog(load().home)
+    """How many files are in which state, why files failed, and what is not watched live."""
+    configuration = load()
+    every = configuration.section("ingest", IngestSettings).sweep_seconds
+    catalog = Catalog(configuration.home)
     listed = [catalog.get(kb)] if kb else catalog.all()
     report = [_status(one) for one in _whole(listed)]
     if as_json:
@@ -77,6 +81,8 @@ def status(kb: OneKb = None, as_json: AsJson = False) -> None:
     for one in report:
         counts = ", ".join(f"{n} {state}" for state, n in one["files"].items()) or "no files"
         print(f"{one['name']}: {counts}; {one['documents']} documents, {one['chunks']} passages")
+        for root, folders in one["unwatched"].items():
+            print(f"  {sentence(root, folders, every)}")
         for failed in one["failed"]:
             print(f"  {failed['filename']}: {failed['message']} [{failed['code']}]")
 
@@ -161,6 +167,7 @@ def _status(listed: Listed) -> dict[str, Any]:
             "documents": counts["documents"],
             "chunks": counts["chunks"],
             "failed": failed,
+            "unwatched": unwatched(store),
         }
     finally:
         store.close()

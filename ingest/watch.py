@@ -5,6 +5,7 @@ plain change of one file (a directory that moved, a lost event, a folder that wa
 a request for a sweep.
 """
 
+import errno
 import logging
 import queue
 import time
@@ -16,10 +17,21 @@ from typing import Literal
 
 from watchdog import events as wd
 from watchdog.observers.api import BaseObserver, ObservedWatch
-from watchdog.observers.inotify import InotifyObserver
+from watchdog.observers.inotify import InotifyFullEmitter
+from watchdog.observers.inotify_c import (
+    CallbackId,
+    InotifyConstants,
+    InotifyEvent,
+    InotifyFD,
+    Mask,
+    WatchCallback,
+    WatchDescriptor,
+)
 from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
 
 from ingest.files import ignored
+from ingest.limits import lacking, limit
+from ingest.mounts import Mount, mounts, within
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +68,16 @@ class FileEvent:
     at: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """A folder as it was when it was watched."""
+
+    watch: ObservedWatch
+    identity: tuple[int, int]
+    mounts: frozenset[Mount]
+    limit: int
+
+
 class Watcher:
     """Follows folders with inotify, recursively, never through symbolic links.
 
@@ -68,37 +90,53 @@ class Watcher:
         self.sweep_wanted = Event()
         self._notify = notify
         self._clock = clock
-        self._watches: dict[Path, tuple[ObservedWatch, tuple[int, int]]] = {}
+        self._watched: dict[Path, _Watched] = {}
         self._refused: dict[Path, float] = {}  # folders that could not be watched: not before then
+        self._inotify = _Inotify()
         # Full events: a file moved in from outside is told from one that is being created.
-        self._observer: BaseObserver = InotifyObserver(generate_full_events=True)
+        self._observer = BaseObserver(InotifyFullEmitter, inotify_fd=self._inotify)
         # Watchdog tells of lost events only in its log.
         self._oddities = _Oddities(self.want_sweep)
         logging.getLogger("watchdog").addHandler(self._oddities)
 
     def start(self, folders: Sequence[Path]) -> None:
+        self._inotify.start()
         self._observer.start()
         self.tend(folders)
 
     def stop(self) -> None:
         logging.getLogger("watchdog").removeHandler(self._oddities)
-        self._observer.stop()
-        self._observer.join()
+        for thread in (self._observer, self._inotify):
+            thread.stop()
+            thread.join()
 
     def tend(self, folders: Sequence[Path]) -> None:
-        """Watch folders that have appeared; watch anew those that were replaced or unmounted. One
-        that was deleted and made again may look the same; then its old emitter has ended."""
+        """Watch folders that have appeared; watch anew those that were replaced, and those in which
+        a disk came or went: nothing else tells of one, and its folders have no watch yet. A
+        folder that was deleted and made again may look the same; then its old emitter has ended.
+        So may a disk that went and came back meanwhile; then the kernel told that it went. Where
+        watches were refused, all are tried again when the kernel's limit is raised."""
         alive = {emitter.watch for emitter in self._observer.emitters if emitter.is_alive()}
+        went = self._inotify.unmounted.is_set()
+        self._inotify.unmounted.clear()  # before looking: one that goes now is told again
+        everywhere = mounts()
+        most = limit() if self._inotify.refused else 0
         for folder in folders:
-            identity = _identity(folder)
-            watch, known = self._watches.get(folder, (None, None))
-            if identity == known and (watch is None or watch in alive):
-                continue
-            if watch is not None:
-                self._observer.unschedule(watch)
-                del self._watches[folder]
+            identity, inside = _identity(folder), within(folder, everywhere)
+            known = self._watched.get(folder)
+            if known is not None:
+                same = (known.identity, known.mounts) == (identity, inside)
+                stays = not (went and inside) and most <= known.limit
+                if same and stays and known.watch in alive:
+                    continue
+                self._observer.unschedule(known.watch)
+                del self._watched[folder]
             if identity is not None and self._clock() >= self._refused.get(folder, 0.0):
-                self._watch(folder, identity)
+                self._watch(folder, identity, inside)
+
+    def unwatched(self) -> dict[str, int]:
+        """For each followed folder of which some folders got no watch, how many."""
+        return lacking(self._inotify.refused, self._watched, self._refused)
 
     def want_sweep(self) -> None:
         self.sweep_wanted.set()
@@ -111,21 +149,48 @@ class Watcher:
             self.sweep_wanted.set()
         self._notify()
 
-    def _watch(self, folder: Path, identity: tuple[int, int]) -> None:
+    def _watch(self, folder: Path, identity: tuple[int, int], inside: frozenset[Mount]) -> None:
         handler = _Translator(folder, self)
         try:
             watch = self._observer.schedule(
                 handler, str(folder), recursive=True, event_filter=_LISTENED
             )
         except OSError as error:
-            # Most often the limit of inotify watches. The periodic sweep still sees changes.
-            if folder not in self._refused:
+            # The periodic sweep still sees changes. Of the kernel's limit tells `unwatched`.
+            if folder not in self._refused and error.errno != errno.ENOSPC:
                 log.warning("cannot watch %s (%s); changes are seen by the sweep", folder, error)
             self._refused[folder] = self._clock() + _AGAIN
             return
         self._refused.pop(folder, None)
-        self._watches[folder] = (watch, identity)
+        self._watched[folder] = _Watched(watch, identity, inside, limit())
         self.want_sweep()
+
+
+class _Inotify(InotifyFD):
+    """Keeps what watchdog does not hand on: that a disk with watched folders was unmounted, and
+    which folders were refused a watch, as the kernel's limit is reached."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unmounted = Event()
+        self.refused: set[bytes] = set()
+
+    def add_callback(
+        self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId
+    ) -> WatchDescriptor:
+        try:
+            watch = super().add_callback(path, mask, callback, id_)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                self.refused.add(path)
+            raise
+        self.refused.discard(path)
+        return watch
+
+    def handle_event(self, event: InotifyEvent) -> None:
+        super().handle_event(event)
+        if event.mask & InotifyConstants.IN_UNMOUNT:
+            self.unmounted.set()
 
 
 _KINDS: dict[type[wd.FileSystemEvent], Kind] = {

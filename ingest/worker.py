@@ -16,8 +16,9 @@ from pathlib import Path
 
 from ingest.ahead import Ahead
 from ingest.compaction import Compactor
+from ingest.doubts import doubt
 from ingest.intake import Intake
-from ingest.parse import means
+from ingest.limits import Limits
 from ingest.pipeline import Pipeline
 from ingest.presence import Presence
 from ingest.remaking import Remaker, embedder_of
@@ -49,6 +50,7 @@ class _Parts:
     turns: Turns
     remaker: Remaker
     compactor: Compactor
+    limits: Limits
 
 
 def steady() -> Callable[[], float]:
@@ -145,6 +147,7 @@ class Worker:
         if self._clock() >= self._sweep_due(watcher.sweep_wanted.is_set()):
             watcher.sweep_wanted.clear()
             self._sweep(parts)
+            parts.limits.tell(watcher.unwatched())
         more = parts.turns.turn() or not watcher.events.empty()
         if not more and parts.turns.is_idle:
             more = parts.remaker.step() or parts.compactor.step()
@@ -175,7 +178,8 @@ class Worker:
         self._wake.wait(wait)
 
     def _roots(self, parts: _Parts) -> list[Path]:
-        return [*map(Path, parts.writer.ledger.folders()), self._uploads]
+        """Uploads first: somebody waits for them, and a large folder may take all watches."""
+        return [self._uploads, *map(Path, parts.writer.ledger.folders())]
 
     def _waiting(self, parts: _Parts) -> bool:
         """Whether anything is in progress that can be finished now: its disk is there."""
@@ -193,10 +197,7 @@ class Worker:
         ):
             store, ledger = writer.store, writer.ledger
             ledger.hasten(settings.retry_max_seconds)
-            with store.transaction():
-                if store.meta("means") != (now := means(settings, os.environ)):
-                    ledger.doubt_failed()
-                    store.set_meta("means", now)
+            doubt(store, ledger, settings, os.environ)
             presence = Presence(store)
             embedder = embedder_of(store, self._embedder, self._others)
             pipeline = Pipeline(store, ledger, embedder, self._kb_settings, settings)
@@ -209,6 +210,7 @@ class Worker:
                     Turns(writer, pipeline, ahead, presence, settings, self._clock, self._rng),
                     remaker,
                     Compactor(writer, settings, self._clock, self._wake.is_set),
+                    Limits(store, settings.sweep_seconds),
                 )
 
     def _remaker(self, writer: Writer) -> Remaker:

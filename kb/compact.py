@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 
 from kb.catalog import Listed
 from kb.feed import Feed
-from kb.layout import lexical_of
 from kb.lexical import LexicalIndex
+from kb.rebuild import clear, usable
 from kb.records import Changes
 from kb.sqlite import cut_log, vacuum
 from kb.store import Store
@@ -66,9 +66,9 @@ def compact(listed: Listed, now: Callable[[], float]) -> dict[str, int]:
     what = f"knowledge base {listed.name} (stop ingest, or `vademecum up`, first): it"
     with opened(listed, what) as store:
         before = dead(store)
-        lexical = LexicalIndex(lexical_of(store), readonly=False)
+        lexical = usable(store)
         try:
-            lexical.catch_up(Feed(store).changes(lexical.generation))
+            clear(store)  # an index that was of no use holds words of the dead
             for _ in compaction(store, lexical, now):
                 pass
             lexical.catch_up(Feed(store).changes(lexical.generation))

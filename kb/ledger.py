@@ -7,7 +7,7 @@ folders on disk; a path is a string relative to its folder.
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -172,6 +172,13 @@ class Ledger:
         them changed."""
         with self._store.transaction() as db:
             db.execute("UPDATE files SET size = 0, mtime_ns = 0 WHERE status = 'failed'")
+
+    def doubt(self, ids: Iterable[str]) -> None:
+        """These files are to be read again although their bytes are known: which versions are is
+        forgotten, so that a sweep finds them changed."""
+        with self._store.transaction() as db:
+            sql = "UPDATE files SET size = 0, mtime_ns = 0 WHERE id = ?"
+            db.executemany(sql, ((file_id,) for file_id in ids))
 
     def renamed(self, file: File, folder: str, path: str, *, reread: bool = False) -> None:
         """The same bytes under a new path; whatever the ledger knew there is forgotten. `reread`

@@ -2,9 +2,11 @@
 
 Which folder holds the index is written in the database. So a reader meets the new index together
 with the generation that it belongs to, and never finds none; one that has the old index open
-reads on in it until its next search. Knows nothing of embedders.
+reads on in it until its next search. An index that is missing, broken or far behind is made anew by
+whoever opens it for writing. Knows nothing of embedders.
 """
 
+import logging
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,8 +19,12 @@ from kb.lexical import LexicalIndex
 from kb.records import Changes, Entry
 from kb.store import Store
 
+log = logging.getLogger(__name__)
+
 REQUEST = "rebuild.wanted"
 """In a knowledge base's folder: somebody wants its indexes anew. Whoever writes it next obeys."""
+FAR = 5000
+"""Changed passages that an index takes over at once, with their vectors, all in memory."""
 SLICE = 5000
 """Passages of one commit to a new index."""
 
@@ -53,6 +59,23 @@ def switch(
     return generation
 
 
+def usable(store: Store) -> LexicalIndex:
+    """The index opened for writing and caught up, for whoever holds the writer's lock. What cannot
+    be used is built again from SQLite, beside: on a full disk that fails too, and readers keep what
+    they have. Raises StoreDown."""
+    try:
+        if (index := _caught_up(store)) is not None:
+            return index
+        log.info("the lexical index is far behind; it is built again from the database")
+    except (StoreBroken, StoreDown) as error:  # StoreDown: tantivy finds out while it writes
+        log.warning("%s; it is built again from the database", error)
+    try:
+        renew(store)
+        return LexicalIndex(lexical_of(store), readonly=False)
+    except StoreBroken as error:  # not for good: it is derived
+        raise StoreDown(str(error)) from error
+
+
 def clear(store: Store) -> None:
     """Remove what a switch left behind: every lexical index but the one that is in use."""
     current = lexical_of(store)
@@ -76,3 +99,22 @@ def _living(store: Store) -> Iterator[tuple[Entry, ...]]:
     while entries := Feed(store).entries(after, upto, SLICE):
         yield entries
         after = entries[-1].id
+
+
+def _caught_up(store: Store) -> LexicalIndex | None:
+    """None for one that is so far behind that what it lacks is better read in slices."""
+    folder = lexical_of(store)
+    index = LexicalIndex(folder, readonly=False)
+    if index.generation > store.generation():
+        index.close()
+        raise StoreBroken(f"the lexical index {folder.name} is ahead of the database")
+    try:
+        if index.generation < store.generation():
+            if Feed(store).is_far(index.generation, FAR):
+                index.close()
+                return None
+            index.catch_up(Feed(store).changes(index.generation))
+    except StoreDown:
+        index.close()
+        raise
+    return index

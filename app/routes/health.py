@@ -13,6 +13,7 @@ from app.knowledge import KnowledgeBases, Sees, is_followed
 from app.parts import parts
 from kb import latency
 from kb.errors import StoreBroken, StoreDown
+from kb.unwatched import unwatched
 
 router = APIRouter()
 log = logging.getLogger(__name__)
@@ -41,8 +42,8 @@ async def ready(request: Request) -> JSONResponse:
 @router.get("/metrics")
 async def metrics(request: Request, caller: Chatting) -> Response:
     at = parts(request)
-    generations, latencies = await run_in_threadpool(_counted, at.kb, caller.sees)
-    text = at.metrics.text(generations, latencies)
+    counted = await run_in_threadpool(_counted, at.kb, caller.sees)
+    text = at.metrics.text(*counted)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
@@ -60,14 +61,16 @@ def _knowledge(kb: KnowledgeBases) -> tuple[bool, bool]:
 
 def _counted(
     kb: KnowledgeBases, sees: Sees
-) -> tuple[dict[str, int], dict[str, list[latency.Histogram]]]:
-    """What the stores tell: generations, and how long files took, by knowledge base."""
+) -> tuple[dict[str, int], dict[str, list[latency.Histogram]], dict[str, int]]:
+    """What the stores tell, by knowledge base: generations, how long files took, and how many
+    folders are not watched live."""
     try:
         stores = {one.name: one.store for one in kb.all(sees)}
         return (
             {name: store.generation() for name, store in stores.items()},
             {name: latency.histograms(store) for name, store in stores.items()},
+            {name: sum(unwatched(store).values()) for name, store in stores.items()},
         )
     except (StoreBroken, StoreDown) as error:
         log.debug("no generation to show: %s", error)
-        return {}, {}
+        return {}, {}, {}

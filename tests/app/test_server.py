@@ -18,6 +18,7 @@ from app.ports import free_port
 from kb import latency
 from kb.layout import DATABASE
 from kb.store import Store
+from kb.unwatched import note
 from tests.app.serving import HOURS, Home, error
 from tests.app.supervise import eventually
 
@@ -96,6 +97,15 @@ def test_how_long_files_took_is_shown_by_knowledge_base_and_lane(home: Home) -> 
         f'vademecum_file_gone_seconds_bucket{{{of},lane="fresh",le="+Inf"}} 1.0',
     ):
         assert line in text.splitlines()
+
+
+def test_how_many_folders_are_not_watched_live_is_shown(home: Home) -> None:
+    name = 'vademecum_unwatched_folders{knowledge_base="handbook"}'
+    assert f"{name} 0.0" in home.client.get("/metrics").text
+    store = Store(home.catalog.get("handbook").folder / DATABASE)
+    note(store, {"/docs": 12, "/more": 3})
+    store.close()
+    assert f"{name} 15.0" in home.client.get("/metrics").text
 
 
 def test_the_release_and_the_base_model_are_offered(still: Home) -> None:

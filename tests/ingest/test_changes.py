@@ -243,16 +243,34 @@ def test_a_disk_that_is_gone_for_good_is_forgotten_when_its_folder_is_used_again
     store.close()
 
 
-@pytest.fixture
-def mounted(home: Home) -> Iterator[Path]:
-    """A disk of its own below the watched folder."""
-    disk = home.docs / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+def mount(place: Path, folder: Path | None = None) -> None:
+    """A disk of its own there, or a folder of the same disk."""
+    what = ["-t", "tmpfs", "-o", "size=1m", "tmpfs"] if folder is None else ["--bind", str(folder)]
+    command = ["mount", *what, str(place)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("nothing can be mounted here")
-    yield disk
-    subprocess.run(["umount", str(disk)], capture_output=True, check=False)
+
+
+def unmount(place: Path, *, check: bool = True) -> bool:
+    done = subprocess.run(["umount", str(place)], capture_output=True, check=check)
+    return not done.returncode
+
+
+@pytest.fixture
+def disk(home: Home) -> Iterator[Path]:
+    """A place for a disk below the watched folder."""
+    place = home.docs / "a disk"
+    place.mkdir()
+    yield place
+    while unmount(place, check=False):  # a bound folder does not show that it is one
+        pass
+
+
+@pytest.fixture
+def mounted(disk: Path) -> Path:
+    """A disk of its own below the watched folder."""
+    mount(disk)
+    return disk
 
 
 def test_a_real_disk_that_is_unmounted_takes_nothing_along(home: Home, mounted: Path) -> None:
@@ -261,12 +279,58 @@ def test_a_real_disk_that_is_unmounted_takes_nothing_along(home: Home, mounted: 
     with home.following():
         (mounted / "a.md").write_text("an okapi")
         home.write("b.md", "a bongo")
-        eventually(lambda: states(kb) == {"disk/a.md": "completed", "b.md": "completed"})
-        subprocess.run(["umount", str(mounted)], check=True)
+        eventually(lambda: states(kb) == {"a disk/a.md": "completed", "b.md": "completed"})
+        unmount(mounted)
         (home.docs / "b.md").unlink()
-        eventually(lambda: states(kb) == {"disk/a.md": "completed"})
+        eventually(lambda: states(kb) == {"a disk/a.md": "completed"})
         time.sleep(0.5)  # several sweeps
-        assert files_of(kb, "okapi") == ["disk/a.md"]
+        assert files_of(kb, "okapi") == ["a disk/a.md"]
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_disk_that_is_mounted_later_is_found_and_watched(
+    home: Home, disk: Path, bound: bool
+) -> None:
+    """The sweep is an hour away, so whatever is seen was told by events."""
+    kb = home.kb()
+    other = home.path / "elsewhere"
+    other.mkdir()
+    with home.following():
+        home.write("b.md", "a bongo")
+        eventually(lambda: files_of(kb, "bongo") == ["b.md"])
+        mount(disk, other if bound else None)
+        (disk / "deep").mkdir()
+        (disk / "deep" / "a.md").write_text("an okapi")
+        eventually(lambda: files_of(kb, "okapi") == ["a disk/deep/a.md"])
+        (disk / "deep" / "a.md").write_text("a tapir")
+        eventually(lambda: files_of(kb, "tapir") == ["a disk/deep/a.md"])
+        (disk / "deep" / "a.md").unlink()
+        eventually(lambda: states(kb) == {"b.md": "completed"})
+
+
+def test_a_disk_that_comes_back_at_once_is_watched_anew(home: Home, mounted: Path) -> None:
+    """It has the numbers that it had; nobody looked while it was away."""
+    kb = home.kb()
+    with home.following():
+        (mounted / "a.md").write_text("an okapi")
+        eventually(lambda: files_of(kb, "okapi") == ["a disk/a.md"])
+        unmount(mounted)
+        mount(mounted)
+        (mounted / "a.md").write_text("a tapir")
+        eventually(lambda: files_of(kb, "tapir") == ["a disk/a.md"])
+        (mounted / "a.md").write_text("a gnu")
+        eventually(lambda: files_of(kb, "gnu") == ["a disk/a.md"])
+
+
+def test_what_a_disk_left_behind_is_watched(home: Home, mounted: Path) -> None:
+    kb = home.kb()
+    with home.following():
+        (mounted / "a.md").write_text("an okapi")
+        eventually(lambda: files_of(kb, "okapi") == ["a disk/a.md"])
+        unmount(mounted)
+        time.sleep(1.5)  # longer than a worker waits before it looks again
+        home.write("a disk/b.md", "a tapir")
+        eventually(lambda: files_of(kb, "tapir") == ["a disk/b.md"])
 
 
 def test_a_folder_that_is_deleted_and_made_anew_is_watched_anew(
@@ -294,7 +358,7 @@ def test_a_folder_that_cannot_be_watched_is_said_once_and_tried_again_now_and_th
 
     def full(self: InotifyFD, *arguments: Any) -> Any:
         tried.append(now[0])
-        raise OSError(errno.ENOSPC, "inotify watch limit reached")
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
     monkeypatch.setattr(InotifyFD, "add_callback", full)
     watcher = watch.Watcher(lambda: None, lambda: now[0])

@@ -3,18 +3,27 @@
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from ingest.doubts import doubt
 from ingest.presence import Presence
+from ingest.settings import IngestSettings
 from ingest.sweep import Sweeper
 from ingest.watch import FileEvent
+from ingest.writer import open_writer
 from kb.embedding import FakeEmbedder
 from kb.ledger import Ledger
+from kb.records import Parsed
+from kb.search import KnowledgeBase
 from kb.store import Store
 from tests.ingest.documents import PNG
 from tests.ingest.homes import Home, files_of, states
+from tests.ingest.test_scans import needs_ocr, photo, scan
 
 
 class CountingEmbedder(FakeEmbedder):
@@ -145,6 +154,75 @@ def test_what_failed_is_tried_again_when_other_means_of_reading_are_there(
     home.settings = home.settings.model_copy(update={"max_file_mb": 2})
     home.sweep()
     assert states(kb)["b.txt"] == "completed"
+
+
+@needs_ocr
+def test_pages_that_were_images_are_read_when_ocr_has_come(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TESSDATA_PREFIX", str(tmp_path))  # no languages
+    (home.docs / "scan.pdf").write_bytes(scan("A written page about bongos.", photo()))
+    (home.docs / "written.pdf").write_bytes(scan("A written page about ibexes.", "And one more."))
+    kb = home.kb()
+    home.sweep()
+    assert states(kb) == {"scan.pdf": "completed", "written.pdf": "completed"}
+    assert files_of(kb, "okapi") == []
+    monkeypatch.delenv("TESSDATA_PREFIX")
+    before = {name: document(kb, name) for name in states(kb)}
+    home.sweep()
+    assert files_of(kb, "okapi") == files_of(kb, "bongos") == ["scan.pdf"]
+    after = {name: document(kb, name) for name in states(kb)}
+    assert [name for name in after if after[name] != before[name]] == ["scan.pdf"]
+    # And not again at each start, nor when OCR has gone: what it read stays.
+    for folder in (None, str(tmp_path)):
+        if folder:
+            monkeypatch.setenv("TESSDATA_PREFIX", folder)
+        home.sweep()
+        assert {name: document(kb, name) for name in states(kb)} == after
+    assert files_of(kb, "okapi") == ["scan.pdf"]
+
+
+def test_only_a_new_language_of_ocr_casts_doubt_on_pages_without_letters(
+    home: Home, tmp_path: Path
+) -> None:
+    environ = {"TESSDATA_PREFIX": str(tmp_path)}
+    with open_writer(home.catalog.get("handbook"), time.time) as writer:
+        store, ledger = writer.store, writer.ledger
+        for name, text, pages in (
+            ("scan.pdf", "A written page.\n\n83", (0, 17, 19)),
+            ("written.pdf", "A written page.\n\nAnd another.", (0, 17)),
+            ("a.md", "83", ()),
+        ):
+            file = ledger.changed("docs", name)
+            store.put_document(file.id, name, Parsed(text, pages=pages), [], np.empty((0, 64)))
+            ledger.completed(file, size=1, mtime_ns=1)
+        known = ledger.all()
+
+        def doubted(**other: Any) -> list[str]:
+            doubt(store, ledger, IngestSettings(**other), environ)
+            names = [file.path for file in ledger.all() if not file.mtime_ns]
+            for file in known:
+                row = ledger.changed(file.folder, file.path)
+                ledger.completed(row, size=1, mtime_ns=1)
+            return names
+
+        assert doubted() == []
+        (tmp_path / "eng.traineddata").touch()
+        assert doubted() == ["scan.pdf"]
+        assert doubted() == []
+        assert doubted(parse_seconds=5) == doubted(ocr=False) == []
+        assert doubted() == ["scan.pdf"]
+        (tmp_path / "chi_sim.traineddata").touch()
+        assert doubted() == ["scan.pdf"]
+        assert doubted(ocr_languages="eng") == []
+
+
+def document(kb: KnowledgeBase, name: str) -> int:
+    """The number of a file's document, another whenever it was read again."""
+    (file,) = (file for file in kb.ledger.all() if file.path == name)
+    found = kb.store.document(file.id)
+    assert found is not None
+    return found.id
 
 
 def test_work_in_progress_is_not_reported_twice(home: Home) -> None:

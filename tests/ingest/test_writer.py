@@ -4,13 +4,18 @@ import logging
 import shutil
 import time
 import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 from ingest.writer import open_writer
+from kb.catalog import Listed
+from kb.compact import compact
 from kb.embedding import FakeEmbedder
 from kb.errors import WriterBusy
+from kb.layout import lexical_of
 from kb.records import Parsed, Piece
 from tests.ingest.homes import Home, eventually, files_of
 
@@ -70,11 +75,12 @@ def test_a_broken_lexical_index_is_built_again(
         assert [hit.filename for hit in found.hits] == [name]
 
 
-def test_an_index_that_is_far_behind_is_built_in_little_memory(
-    home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ingest.writer.FAR", 100)
+@pytest.fixture
+def many(home: Home, monkeypatch: pytest.MonkeyPatch) -> Listed:
+    """A knowledge base whose vectors are 16 MB, and whose index holds none of its passages."""
+    monkeypatch.setattr("kb.rebuild.FAR", 100)
     monkeypatch.setattr("kb.rebuild.SLICE", 100)
+    monkeypatch.setattr("kb.compact._PASSAGES", 100)
     listed = home.catalog.get("handbook")
     with open_writer(listed, time.time) as writer:
         for n in range(20):
@@ -82,15 +88,40 @@ def test_an_index_that_is_far_behind_is_built_in_little_memory(
             pieces = [Piece(0, 0, f"okapi{n}x{i}") for i in range(100)]
             vectors = np.ones((100, 4096), np.float32)  # 8 KB each as they are kept
             writer.store.put_document(file.id, "", Parsed("", str(n)), pieces, vectors)
+    return listed
+
+
+@contextmanager
+def little_memory() -> Iterator[None]:
     tracemalloc.start()
     try:
-        with open_writer(listed, time.time) as writer:
-            _, peak = tracemalloc.get_traced_memory()
-            assert len(writer.lexical.ids()) == 2000
-            assert writer.lexical.generation == writer.store.generation()
+        yield
+        _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 4_000_000, "all vectors are 16 MB"
+
+
+def test_an_index_that_is_far_behind_is_built_in_little_memory(many: Listed) -> None:
+    with little_memory(), open_writer(many, time.time) as writer:
+        assert writer.lexical.generation == writer.store.generation()
+        assert len(writer.lexical.ids()) == 2000
+
+
+@pytest.mark.parametrize("damage", ["missing", "behind", "torn"])
+def test_compaction_builds_an_index_that_is_of_no_use_in_little_memory(
+    home: Home, many: Listed, damage: str
+) -> None:
+    if damage == "missing":
+        shutil.rmtree(home.lexical)
+    elif damage == "torn":
+        (home.lexical / "meta.json").write_text("torn")
+    with little_memory():
+        compact(many, time.time)
+    with open_writer(many, time.time) as writer:
+        assert len(writer.lexical.ids()) == 2000
+        (there,) = many.folder.glob("lexical*")
+        assert there == lexical_of(writer.store)
 
 
 def test_passages_stay_findable_by_words_after_a_retirement(home: Home) -> None:
