@@ -19,9 +19,11 @@ up: $(READY)
 	@$(BIN)/python examples/seed.py "$(VADEMECUM_HOME)"
 	@exec $(BIN)/vademecum up
 
-# Two files at a time: the tests wait for processes and time more than they compute.
+# Two files at a time, as tests/conftest.py orders them: the tests wait for processes and time more
+# than they compute.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 # The long run of the kill test; VADEMECUM_SOAK_SEED=N repeats one. 200 rounds take about 7 minutes.
 soak: $(READY)
@@ -29,7 +31,7 @@ soak: $(READY)
 
 # The tests that need neither real weights nor the real engine.
 fast: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not real and not slow"
+	$(PYTEST) -m "not real and not slow"
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
