@@ -10,14 +10,7 @@ import sys
 import typer
 
 from finetune import cli_data, cli_judge, cli_release, cli_train
-from kb.errors import (
-    BadConfiguration,
-    BadData,
-    GateClosed,
-    ModelBroken,
-    ModelNotFound,
-    VademecumError,
-)
+from kb.errors import BadConfiguration, BadData, GateClosed, ModelNotFound, VademecumError
 
 cli = typer.Typer(
     help="Train the model of a field, and prove it.",
@@ -45,7 +38,7 @@ def main() -> int:
     """Entry point; turns errors into one line and the right exit code."""
     try:
         cli()
-    except (BadConfiguration, BadData, ModelNotFound, ModelBroken) as error:
+    except (BadConfiguration, BadData, ModelNotFound) as error:
         sys.stderr.write(f"{error}\n")
         return 3
     except GateClosed as error:

@@ -41,7 +41,7 @@ _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]:
     """Train, or go on from the last whole checkpoint; returns what run.json says.
 
-    `home` is where bundled weights are unpacked. Raises BadConfiguration, BadData and ModelBroken
+    `home` is where bundled weights are unpacked. Raises BadConfiguration, BadData, ModelBroken
     before anything is computed, TrainingStopped when memory or disk run out.
     """
     begun = time.monotonic()

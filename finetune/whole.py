@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from kb.errors import ModelBroken
+from kb.errors import BadData
 
 _WEIGHTS = "model.safetensors"
 _INDEX = f"{_WEIGHTS}.index.json"
@@ -20,7 +20,7 @@ _READ_FIRST = ("config.json", "tokenizer_config.json", "generation_config.json")
 
 def check(located: str) -> None:
     """Of what `kb.models.locate` returned, if that is a folder: files of a hub id are fetched, and
-    checked, when they are loaded. Raises ModelBroken naming the file.
+    checked, when they are loaded. Raises BadData naming the file.
 
     Only headers are read, which say how long a file must be: milliseconds for any size.
     """
@@ -35,10 +35,10 @@ def check(located: str) -> None:
             with safe_open(file, framework="pt"):
                 pass
         except FileNotFoundError as error:
-            raise ModelBroken(f"{file}: is not there, and {_INDEX} names it") from error
+            raise BadData(f"{file}: is not there, and {_INDEX} names it") from error
         except (OSError, SafetensorError) as error:
             said = " ".join(str(error).split())[:200]
-            raise ModelBroken(f"{file}: damaged or cut off: {said}") from error
+            raise BadData(f"{file}: damaged or cut off: {said}") from error
 
 
 def _weights(folder: Path) -> Iterator[Path]:
@@ -48,7 +48,7 @@ def _weights(folder: Path) -> Iterator[Path]:
     elif (index := folder / _INDEX).is_file():
         parts = _object(index).get("weight_map")
         if not isinstance(parts, dict) or not parts:
-            raise ModelBroken(f"{index}: has no weight_map")
+            raise BadData(f"{index}: has no weight_map")
         yield from (folder / name for name in sorted(set(map(str, parts.values()))))
 
 
@@ -56,7 +56,7 @@ def _object(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelBroken(f"{file}: cannot be read: {error}") from error
+        raise BadData(f"{file}: cannot be read: {error}") from error
     if not isinstance(found, dict):
-        raise ModelBroken(f"{file}: is no JSON object")
+        raise BadData(f"{file}: is no JSON object")
     return found
