@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from finetune import candidates, models, shape
+from finetune import candidates, models, shape, whole
 from finetune.doctor import Model
 from finetune.settings import TrainSettings
 from kb.errors import ModelBroken
@@ -19,6 +19,7 @@ Report = Callable[[str], None]
 def known(settings: TrainSettings, home: Path, report: Report) -> Model:
     """Raises ModelNotFound, ModelBroken, and BadData for an adapter folder that is none."""
     folder = locate(settings.model_name_or_path, home, report=report)
+    whole.check(folder)
     tokenizer = models.tokenizer(folder)
     bundled = describe(settings.model_name_or_path)
     adapter = settings.adapter_name_or_path

@@ -49,7 +49,7 @@ def calibrate(
     """Measure a run on rows of common length and on its heaviest batch. Raises TrainingStopped if
     it did not come to an end, with what the run itself said."""
     with tempfile.TemporaryDirectory(prefix="vademecum-calibrate-") as folder:
-        job = {"home": str(home.resolve()), "run": _short(run, Path(folder), common, heaviest)}
+        job = {"home": str(home.resolve()), "run": short(run, Path(folder), common, heaviest)}
         try:
             done = subprocess.run(
                 [sys.executable, "-P", "-m", "finetune.calibrate"],
@@ -73,7 +73,7 @@ def calibrate(
     raise TrainingStopped(f"the calibration run failed: {said[-1]}")
 
 
-def _short(
+def short(
     run: TrainSettings, folder: Path, common: Sequence[Row], heaviest: Sequence[Row]
 ) -> dict[str, Any]:
     """The run, over few rows in the order of their steps."""

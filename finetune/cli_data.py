@@ -55,6 +55,8 @@ def told(account: dict[str, Any]) -> str:
     lines += [f"{count:7} rows of {ability}" for ability, count in account["abilities"].items()]
     rows = account["rows"]
     lines.append(f"{rows['train']} rows to train on, {rows['val']} held out")
+    if "domain" in account["mix"]["roles"] and not account["field_held_out"]:
+        lines.append("none of the field held out: no loss of it says when to stop")
     return "\n".join(lines)
 
 

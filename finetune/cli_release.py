@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,15 +14,29 @@ from kb.errors import BadConfiguration
 Url = Annotated[str, typer.Option(help="The running server; default http://127.0.0.1:8000.")]
 Which = Annotated[str, typer.Argument(help="A release's id, or the configuration that made it.")]
 Any_ = Annotated[Path | None, typer.Argument(help="Not needed; taken so that all commands agree.")]
-Nothing = Annotated[bool, typer.Option("--dry-run", help="The same: list changes nothing.")]
 
 
 def register(cli: typer.Typer) -> None:
     """Add this file's commands."""
     cli.command("release")(release)
     cli.command("promote")(promote)
-    cli.command("rollback")(rollback)
-    cli.command("list")(list_)
+    for name, do in (("rollback", rollback), ("list", list_)):
+        cli.command(name, help=do.__doc__)(_of_no_run(do))
+
+
+def _of_no_run(do: Callable[[str, bool, bool], None]) -> Callable[..., None]:
+    """What a command that concerns no single run takes: the same as the others."""
+
+    def command(
+        config: Any_ = None,
+        sets: Sets = None,
+        url: Url = "",
+        dry_run: DryRun = False,
+        as_json: AsJson = False,
+    ) -> None:
+        do(url, dry_run, as_json)
+
+    return command
 
 
 def release(
@@ -73,13 +87,7 @@ def promote(
         _print(server.promote(name, force=force), as_json)
 
 
-def rollback(
-    config: Any_ = None,
-    sets: Sets = None,
-    url: Url = "",
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-) -> None:
+def rollback(url: str, dry_run: bool, as_json: bool) -> None:
     """Serve again what was served before."""
     with _server(url) as server:
         if dry_run:
@@ -88,13 +96,7 @@ def rollback(
         _print(server.rollback(), as_json)
 
 
-def list_(
-    config: Any_ = None,
-    sets: Sets = None,
-    url: Url = "",
-    dry_run: Nothing = False,
-    as_json: AsJson = False,
-) -> None:
+def list_(url: str, dry_run: bool, as_json: bool) -> None:
     """Releases: of the folder, or with --url as the running server sees them."""
     if url:
         with _server(url) as server:

@@ -72,6 +72,7 @@ def prepare(
         "abilities": _abilities(mixed.rows),
         "seed": settings.seed,
         "rows": {"train": len(train), "val": len(val)},
+        "field_held_out": sum(row.role == "domain" for row in val),
     }
     return account if dry_run else _write(settings.output_dir / "data", train, val, account)
 

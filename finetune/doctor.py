@@ -117,6 +117,7 @@ def examine(
             seen = outlook.of(settings, model.shape, sized, on)
             found += _memory(settings, model.shape, seen)
     facts = _facts(settings, rows.train, model, seen)
+    found += _held_out(settings, rows)
     found += _leaks(settings, rows)
     if live is not None:
         found += _stale(settings, rows.train, live)
@@ -177,6 +178,17 @@ def _memory(settings: TrainSettings, shape: Shape, seen: Outlook) -> Iterator[Pr
         yield Problem("warning", "memory", f"{text}, and the estimate may be off by 15%")
     else:
         yield Problem("note", "memory", text)
+
+
+def _held_out(settings: TrainSettings, rows: trainset.TrainSet) -> Iterator[Problem]:
+    """The checkpoint that is kept is chosen by the held-out loss of the field (not in grpo)."""
+    trained = any(row.role == "domain" for row in rows.train)
+    if settings.stage == "grpo" or not trained or "domain" in rows.held_out:
+        return
+    role = next(iter(rows.held_out), "")
+    judge = f"the loss of {role} rows chooses" if role else "no loss stops the run, or chooses"
+    text = f"no row of the field is held out: {judge} the checkpoint that is kept; more documents"
+    yield Problem("warning", "held out", f"{text}, or a larger data.val_size, would give some")
 
 
 def _leaks(settings: TrainSettings, rows: trainset.TrainSet) -> Iterator[Problem]:

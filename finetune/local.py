@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
@@ -197,14 +198,14 @@ def _with_adapter(model: Any, folder: Path, name: str) -> PeftModel:
             model.load_adapter(str(folder), adapter_name=name)
             return model
         return PeftModel.from_pretrained(model, str(folder), adapter_name=name)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelBroken(f"{folder}: the adapter cannot be loaded: {_line(error)}") from error
 
 
 def _model(folder: str, dtype: torch.dtype) -> PreTrainedModel:
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelBroken(f"{folder}: the model cannot be read: {_line(error)}") from error
     if torch.cuda.is_available():
         model.to("cuda")

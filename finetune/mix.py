@@ -11,6 +11,9 @@ from typing import Any
 from finetune.rows import Role, Row
 from kb.errors import BadConfiguration
 
+LARGEST = 0.2
+"""Of the field's rows, that one document may cost for a loss to stop by."""
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -67,7 +70,10 @@ def mix(groups: Sequence[Group], shares: Mapping[Role, float], seed: int) -> Mix
 def hold_out(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
     """Train and held-out rows, the latter about `share` of all. Rows that show the same gold
     passage, or come from the same record, stay together: else the loss would tell what was learned
-    by heart. A row that was repeated is held out once."""
+    by heart. A row that was repeated is held out once.
+
+    Of few documents each is more than the share; then the smallest is held out if it is at most
+    LARGEST of the field's rows: by their loss the run is stopped. Else none of them is."""
     families: dict[str, list[Row]] = {}
     for row in rows:
         families.setdefault(family(row), []).append(row)
@@ -79,8 +85,19 @@ def hold_out(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], l
         if held + len(families[name]) / 2 <= wanted:
             out.add(name)
             held += len(families[name])
+    out |= _smallest(rows, families, out) if share else set()
     val = list(dict.fromkeys(row for row in rows if family(row) in out))
     return [row for row in rows if family(row) not in out], val
+
+
+def _smallest(rows: Sequence[Row], families: Mapping[str, list[Row]], out: set[str]) -> set[str]:
+    """The family of the field to hold out where none is."""
+    field = [row for row in rows if row.role == "domain"]
+    names = list(dict.fromkeys(map(family, field)))
+    if not names or out & set(names):
+        return set()
+    smallest = min(names, key=lambda name: (len(families[name]), name))
+    return {smallest} if len(families[smallest]) <= LARGEST * len(field) else set()
 
 
 def family(row: Row) -> str:

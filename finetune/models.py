@@ -16,6 +16,7 @@ from peft import (
     TaskType,
     get_peft_model,
 )
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -79,7 +80,7 @@ def load(folder: str, settings: TrainSettings, *, bf16: bool, pad: int | None = 
         options["quantization_config"] = four_bit(bf16)
     try:
         base = kind.from_pretrained(folder, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelBroken(f"{folder}: the model cannot be read: {_line(error)}") from error
     if settings.finetuning_type == "qlora":
         _keep_layout(base)
@@ -141,7 +142,7 @@ def adapter_config(base: PreTrainedModel, settings: TrainSettings) -> PeftConfig
 def _continued(base: PreTrainedModel, adapter: Path) -> PeftModel:
     try:
         model = PeftModel.from_pretrained(base, str(adapter), is_trainable=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BadConfiguration(f"adapter_name_or_path: {adapter}: {_line(error)}") from error
     return model
 

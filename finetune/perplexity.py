@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune import whole
 from finetune.render import IGNORED, Rendered, Renderer
 from finetune.rows import Row
 from kb.errors import ModelBroken
@@ -62,6 +63,7 @@ class Perplexity:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         folder = locate(self._model, self._home)
+        whole.check(folder)
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder)
             model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

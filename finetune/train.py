@@ -22,7 +22,7 @@ from transformers import (
     set_seed,
 )
 
-from finetune import device, lengths, models, outlook, runs, shape, stages, trainset
+from finetune import device, lengths, models, outlook, runs, shape, stages, trainset, whole
 from finetune.checkpoints import last
 from finetune.parts import Parts
 from finetune.progress import Progress
@@ -41,8 +41,8 @@ _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]:
     """Train, or go on from the last whole checkpoint; returns what run.json says.
 
-    `home` is where bundled weights are unpacked. Raises BadConfiguration and BadData before
-    anything is computed, TrainingStopped when memory or disk run out.
+    `home` is where bundled weights are unpacked. Raises BadConfiguration, BadData, ModelBroken
+    before anything is computed, TrainingStopped when memory or disk run out.
     """
     begun = time.monotonic()
     main = os.environ.get("RANK", "0") == "0"  # torchrun and accelerate set it
@@ -60,6 +60,7 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
     set_seed(settings.seed)
     bf16 = device.has_bf16() if settings.bf16 is None else settings.bf16
     folder = locate(settings.model_name_or_path, home, report=report)
+    whole.check(folder)
     tokenizer = models.tokenizer(folder)
     _must_fit(settings, rows, folder, tokenizer)
     with _in_memory():

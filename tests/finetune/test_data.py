@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune import cli
+from finetune import cli, cli_data
 from finetune.bases import Bases
 from finetune.dataset import MANIFEST, prepare
 from finetune.mix import family
@@ -101,6 +101,16 @@ def test_rows_teach_to_set_aside_where_that_is_on(home: Path) -> None:
             aside, answer = split_aside(row.reply)
             assert shown == {*aside, *markers(answer)}
             assert (answer == REFUSAL["en"]) is (row.ability == "refusal")
+
+
+def test_people_are_told_when_nothing_of_the_field_is_held_out(home: Path) -> None:
+    account = run(home, **WHOLE)
+    val = read(home / "run" / "data" / "val.jsonl")
+    assert account["field_held_out"] == sum(row.role == "domain" for row in val) > 0
+    said = "none of the field held out"
+    assert said not in cli_data.told(account)
+    assert said in cli_data.told(run(home, **WHOLE | {"val_size": 0}))
+    assert said not in cli_data.told(run(home, sources=WHOLE["sources"]))
 
 
 def test_the_same_configuration_gives_the_same_bytes(home: Path) -> None:

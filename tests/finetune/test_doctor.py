@@ -14,7 +14,7 @@ from finetune.base_model import known, stops
 from finetune.doctor import Diagnosis, examine
 from finetune.inspection import HttpTokenize, Tokenize
 from finetune.render import Renderer
-from finetune.rows import Message, Origin, Row
+from finetune.rows import Message, Origin, Row, write
 from finetune.settings import TrainSettings
 from kb.catalog import Catalog
 from kb.errors import EngineDown
@@ -78,6 +78,18 @@ def test_rows_that_are_mostly_noise_are_serious_unless_that_is_allowed(
     allowing = run(tmp_path, tiny_model, given, data={"languages": ["en"]}, allow=["noise"])
     assert not look(allowing).serious
     assert not look(run(tmp_path, tiny_model, [*rows(16), noise, noise])).serious
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_a_field_of_which_nothing_is_held_out_is_a_warning(
+    tiny_model: Path, tmp_path: Path, others: bool
+) -> None:
+    settings = run(tmp_path, tiny_model)
+    assert not [p for p in look(settings).problems if p.check == "held out"]
+    write([row(0, role="general")] if others else [], tmp_path / "data/val.jsonl")
+    (told,) = (p for p in look(settings).problems if p.check == "held out")
+    assert told.severity == "warning"
+    assert ("the loss of general rows chooses" if others else "no loss stops") in told.text
 
 
 def test_rows_of_documents_that_changed_since_are_counted(tiny_model: Path, tmp_path: Path) -> None:

@@ -93,6 +93,31 @@ def test_rows_of_one_gold_passage_are_never_on_both_sides() -> None:
     assert not {family(row) for row in train} & {family(row) for row in val}
 
 
+def of_documents(*sizes: int) -> list[Row]:
+    """Rows of the field that show these documents, and a fifth as many others."""
+    shown = [
+        Row(text=f"{d} {n}", origin=Origin(source=f"x:{d}:{n}", gold=f"sha{d}"))
+        for d, size in enumerate(sizes)
+        for n in range(size)
+    ]
+    return [*shown, *group("a", "general", sum(sizes) // 5).rows]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("sizes", [(20,) * 5, (50,) * 8, (60, 60, 9), (30,) * 10])
+def test_of_few_documents_the_smallest_is_held_out(sizes: tuple[int, ...], seed: int) -> None:
+    """Each is more than the share that was asked."""
+    train, val = hold_out(of_documents(*sizes), 0.05, seed)
+    assert sum(row.role == "domain" for row in val) == min(sizes)
+    assert not {family(row) for row in train} & {family(row) for row in val}
+
+
+@pytest.mark.parametrize("sizes", [(20,), (20, 20), (40, 30, 30)])
+def test_no_document_that_is_much_of_the_field_is_held_out(sizes: tuple[int, ...]) -> None:
+    val = hold_out(of_documents(*sizes), 0.05, 0)[1]
+    assert not any(row.role == "domain" for row in val)
+
+
 def test_a_repeated_row_is_held_out_once_and_nothing_may_be_held_out() -> None:
     rows = list(group("a", "domain", 10).rows) * 3
     train, val = hold_out(rows, 0.2, 0)

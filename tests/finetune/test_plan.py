@@ -11,7 +11,7 @@ import yaml
 from finetune import advice, cli, device, outlook, showing
 from finetune.advice import Advice, choose
 from finetune.base_model import known
-from finetune.calibrate import Calibration, calibrate
+from finetune.calibrate import Calibration, calibrate, measure, short
 from finetune.facts import Counts, Facts
 from finetune.lengths import Sized
 from finetune.memory import GB, Machine
@@ -253,8 +253,10 @@ def test_steps_that_fail_say_why(tiny_model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stage", ["dpo", "rm", "grpo"])
 def test_other_stages_are_measured_too(tiny_model: Path, tmp_path: Path, stage: str) -> None:
+    """In this process: that they have one of their own is seen above."""
     keys = {"num_generations": 2, "max_completion_length": 4} if stage == "grpo" else {}
     settings = run(tmp_path, tiny_model, stage=stage, **keys)
     train = rows(2, answer="blue", rejected="something else")
-    measured = calibrate(settings, tmp_path, train, train)
+    job = short(settings, tmp_path, train, train)
+    measured = measure(TrainSettings.model_validate(job), tmp_path)
     assert measured.rows_per_second > 0 and measured.peak > 2**28

@@ -2,13 +2,9 @@
 
 import errno
 import json
-import os
 import re
 import resource
-import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,9 +21,19 @@ from finetune.checkpoints import last
 from finetune.settings import TrainSettings
 from finetune.train import train
 from kb.errors import TrainingStopped
+from tests.finetune import forked
 from tests.finetune.small_runs import rows, run
 
-ROOT = Path(__file__).parents[2]
+KEPT = ("step", "grad_norm", "reward", "reward_std", "completions/mean_length")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Two would wait for each other on a busy machine, and add up in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def trained(settings: TrainSettings) -> dict[str, Any]:
@@ -35,14 +41,11 @@ def trained(settings: TrainSettings) -> dict[str, Any]:
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
-    """Losses of all steps, as the newest checkpoint remembers them."""
+    """Losses and rewards of all steps, as the newest checkpoint remembers them."""
     checkpoint = last(folder)
     assert checkpoint is not None
     entries = json.loads((checkpoint / "trainer_state.json").read_text())["log_history"]
-    return [
-        {k: v for k, v in one.items() if k in ("step", "grad_norm") or k.endswith("loss")}
-        for one in entries
-    ]
+    return [{k: v for k, v in one.items() if k in KEPT or k.endswith("loss")} for one in entries]
 
 
 def configured(settings: TrainSettings) -> Path:
@@ -52,72 +55,57 @@ def configured(settings: TrainSettings) -> Path:
     return config
 
 
-def start(settings: TrainSettings) -> subprocess.Popen[bytes]:
-    config = configured(settings)
-    command = [sys.executable, "-m", "finetune.cli", "train", str(config), "--json"]
-    environment = {**os.environ, "VADEMECUM_HOME": str(settings.output_dir / "home")}
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+def killed(settings: TrainSettings, step: int) -> None:
+    """Begun as a process of its own, and killed once a checkpoint of `step` or later stands."""
+    said = settings.output_dir / "said"
+    home = str(settings.output_dir / "home")
+    environment = {"VADEMECUM_HOME": home, "OMP_NUM_THREADS": "1"}
+    process = forked.start(
+        "train", str(configured(settings)), "--json", said=said, environment=environment
     )
+    until = time.monotonic() + 200
+    while (found := last(settings.output_dir)) is None or int(found.name[11:]) < step:
+        assert process.is_alive() and time.monotonic() < until, said.with_suffix(".err").read_text()
+        time.sleep(0.002)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not (settings.output_dir / "run.json").exists()
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "lora": {"lora_dropout": 0.1},
+    "ptuning": {"finetuning_type": "ptuning"},
+    "full": {"finetuning_type": "full"},
+    "qlora": {"finetuning_type": "qlora"},
+    "packing": {"packing": True, "cutoff_len": 64, "num_train_epochs": 24},
+    "dpo": {"stage": "dpo", "learning_rate": 3e-3},
+    "rm": {"stage": "rm", "learning_rate": 3e-3},
+    # Answers are drawn: the reward tells whether they are the same ones.
+    "grpo": {
+        "stage": "grpo",
+        "learning_rate": 0.05,
+        "num_generations": 4,
+        "max_completion_length": 8,
+        "num_train_epochs": 2,
+    },
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["lora", "ptuning"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(
-    tmp_path: Path, tiny_model: Path, method: str
+    tmp_path: Path, tiny_model: Path, kind: str
 ) -> None:
-    keys = {"finetuning_type": method, "num_train_epochs": 40, "lora_dropout": 0.1, "patience": 0}
-    if method == "ptuning":
-        keys["lora_dropout"] = 0.0
-    whole, killed = (run(tmp_path / n, tiny_model, rows(14), **keys) for n in ("whole", "killed"))
-    trained(whole)
-
-    process = start(killed)
-    until = time.monotonic() + 200
-    while (found := last(killed.output_dir)) is None or int(found.name[11:]) < 9:
-        assert process.poll() is None and time.monotonic() < until, process.communicate()[1]
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not (killed.output_dir / "run.json").exists()
-
-    done = trained(killed)
-    assert done["resumed_from"] and done["steps"] == 160
-    assert history(killed.output_dir) == history(whole.output_dir)
-    one, other = (
-        load_file(folder / "adapter/adapter_model.safetensors")
-        for folder in (whole.output_dir, killed.output_dir)
-    )
-    for name, weights in one.items():
-        assert torch.equal(weights, other[name])
-
-
-@pytest.mark.parametrize(
-    "keys",
-    [
-        {"finetuning_type": "full"},
-        {"finetuning_type": "qlora"},
-        {"packing": True, "cutoff_len": 64, "num_train_epochs": 8},
-        {"stage": "dpo", "learning_rate": 3e-3},
-        {"stage": "rm", "learning_rate": 3e-3},
-    ],
-    ids=["full", "qlora", "packing", "dpo", "rm"],
-)
-def test_every_kind_of_run_goes_on_from_a_checkpoint_to_the_same_weights(
-    tmp_path: Path, tiny_model: Path, keys: dict[str, Any]
-) -> None:
-    """What a kill leaves is a folder without what came after its last checkpoint."""
-    given = rows(12, rejected="nobody knows") if "stage" in keys else rows(12)
-    whole, cut = (
-        run(tmp_path / name, tiny_model, given, save_total_limit=9, patience=0, **keys)
-        for name in ("whole", "cut")
-    )
-    trained(whole)
-    first = min(whole.output_dir.glob("checkpoint-*"), key=lambda one: int(one.name[11:]))
-    shutil.copytree(first, cut.output_dir / first.name)
-    shutil.copy(whole.output_dir / "begun.json", cut.output_dir)
+    """The same losses, or rewards, at every step, and the same weights."""
+    given = rows(14, rejected="nobody knows", answer="a")
+    pace = {"num_train_epochs": 8, "eval_steps": 6, "save_steps": 6, "patience": 0}
+    keys = pace | KINDS[kind]
+    whole, cut = (run(tmp_path / name, tiny_model, given, **keys) for name in ("whole", "cut"))
+    steps = trained(whole)["steps"]
+    killed(cut, 6)
     done = trained(cut)
-    assert done["resumed_from"] == first.name and done["steps"] > int(first.name[11:])
+    assert done["resumed_from"] and done["steps"] == steps
     assert history(cut.output_dir) == history(whole.output_dir)
     (result,) = (whole.output_dir / done["result"]).glob("*.safetensors")
     other = load_file(cut.output_dir / done["result"] / result.name)
