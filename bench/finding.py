@@ -25,6 +25,8 @@ COLLECTIONS = (
     "medquad",
     "lawbench_article_lookup",
     "stard",
+    "zh_medical_dialogue",
+    "cmrc2018_trial",
 )
 
 

@@ -8,11 +8,6 @@ import pytest
 from kb import models
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest test first: begun last, it would run beside nothing for minutes."""
-    items.sort(key=lambda item: item.path.name != "test_journey.py")
-
-
 @pytest.fixture(scope="session")
 def models_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home whose `models/` holds every bundled model that is installed.

@@ -1,16 +1,13 @@
-"""`finetune` with its weights sharded over CPU processes (run it with torchrun -m).
+"""`finetune` with its weights sharded over CPU processes: import it before `finetune.cli` runs.
 
 accelerate shards only over GPUs. torch does over CPUs too (gloo), so a test machine can run the
 same path once accelerate believes in it.
 """
 
-import sys
 from typing import Any
 
 from accelerate import DistributedType, FullyShardedDataParallelPlugin
 from accelerate.state import AcceleratorState
-
-from finetune import cli
 
 _init = AcceleratorState.__init__
 
@@ -24,6 +21,3 @@ def _sharded(self: AcceleratorState, *args: Any, **kwargs: Any) -> None:
 
 
 AcceleratorState.__init__ = _sharded
-
-if __name__ == "__main__":
-    sys.exit(cli.main())

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import yaml
 
 from finetune.settings import TrainSettings
 from finetune.train import train
+from tests.finetune import forked
 from tests.finetune.small_runs import run
 
 ROOT = Path(__file__).parents[2]
@@ -24,31 +27,62 @@ SHARDED = {
 
 
 def together(settings: TrainSettings, sharded: bool) -> dict[str, Any]:
+    """Two processes, and what the first of them says at its end."""
     config = settings.output_dir / "run.yaml"
     config.write_text(yaml.safe_dump(settings.model_dump(mode="json", exclude_unset=True)))
-    module = "tests.finetune.sharded_on_cpu" if sharded else "finetune.cli"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     environment = {
-        **os.environ,
-        **(SHARDED if sharded else {}),
         "OMP_NUM_THREADS": "1",
         "ACCELERATE_USE_CPU": "true",
         "VADEMECUM_HOME": str(settings.output_dir),
     }
+    start = _forked if sharded else _by_torchrun
+    said, errors = start(["train", str(config), "--json"], environment, settings.output_dir)
+    assert errors.count("training on 12 rows") <= 1
+    document = json.loads(said)
+    assert isinstance(document, dict)
+    return document
+
+
+def _by_torchrun(
+    arguments: list[str], environment: Mapping[str, str], folder: Path
+) -> tuple[str, str]:
+    """As users start them."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
-        [*torchrun, "--nproc-per-node", "2", "-m", module, "train", str(config), "--json"],
+        [*torchrun, "--nproc-per-node", "2", "-m", "finetune.cli", *arguments],
         cwd=ROOT,
-        env=environment,
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,
         timeout=280,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("training on 12 rows") <= 1
-    document = json.loads(done.stdout)
-    assert isinstance(document, dict)
-    return document
+    return done.stdout, done.stderr
+
+
+def _forked(arguments: list[str], environment: Mapping[str, str], folder: Path) -> tuple[str, str]:
+    """With shards, and with what torchrun would tell each of them."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **SHARDED, **environment}
+    names = [folder / f"process{rank}" for rank in range(2)]
+    processes = [
+        forked.start(
+            *arguments,
+            said=said,
+            environment={"RANK": str(rank), "LOCAL_RANK": str(rank), **world},
+            module="tests.finetune.sharded_on_cpu",
+        )
+        for rank, said in enumerate(names)
+    ]
+    for process, said in zip(processes, names, strict=True):
+        process.join(280)
+        assert process.exitcode == 0, said.with_suffix(".err").read_text()
+    errors = "".join(said.with_suffix(".err").read_text() for said in names)
+    return names[0].with_suffix(".out").read_text(), errors
 
 
 @pytest.mark.slow
