@@ -5,10 +5,13 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from bench.cutting import windows
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +27,15 @@ def bench(*command: str, data: Path = Path("nowhere")) -> tuple[int, Any]:
     )
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("tokens", [32, 160])
+def test_windows_are_spans_of_the_text_that_share_halves_and_leave_nothing_out(tokens: int) -> None:
+    text = "".join(f"The {n}th rule says what the {n}th officer signs. " for n in range(60))
+    found = windows(tokens)(text)
+    assert all(text[piece.start : piece.end] == piece.text for piece in found)
+    assert found[0].start == 0 and found[-1].end == len(text.rstrip())
+    assert all(a.start < b.start < a.end for a, b in pairwise(found))
 
 
 def test_what_rebuilding_and_compaction_cost_is_measured_while_searches_go_on() -> None:
