@@ -27,6 +27,9 @@ from kb.store import Row, Store, chunk_of, context
 from kb.words import content_words, is_chinese, words
 
 Mode = Literal["hybrid", "dense", "lexical"]
+_DIGITS = 4
+"""Of a score that count: copies of one text, embedded beside others, differ in the fifth. The one
+that was taken in first stands first, whatever the mode."""
 _TRIES = 3  # searches of one question while a writer keeps committing
 
 
@@ -138,7 +141,8 @@ class KnowledgeBase:
             scores = fuse(cosines, lexical, rarity, weight, beside.apart)
         else:
             scores = cosines if mode == "dense" else lexical
-        ranked = sorted(scores, key=lambda i: -scores[i])
+        scores = {i: round(score, _DIGITS) for i, score in scores.items()}
+        ranked = sorted(scores, key=lambda i: (-scores[i], i))
         alive = self._alive(ranked, k)
         hits = tuple(
             _hit(row, scores[i], cosines.get(i, 0.0), lexical.get(i, 0.0), rarity)

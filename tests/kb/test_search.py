@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kb.dense import DenseIndex, Vector
-from kb.embedding import FakeEmbedder
+from kb.embedding import FakeEmbedder, Vectors
 from kb.errors import NotYet, StoreBroken
 from kb.feed import Feed
 from kb.layout import DATABASE
@@ -73,6 +73,36 @@ def test_a_passage_is_the_slice_of_its_document(base: Base) -> None:
         assert h.chunk.text == document.text[h.chunk.start : h.chunk.end]
         assert h.chunk.heading == "Drugs"
         assert h.document_sha256 == document.sha256
+
+
+class Unlike(FakeEmbedder):
+    """Its first vectors are a little off, as those of a text that was embedded beside longer ones;
+    questions are texts as they are."""
+
+    calls = 0
+
+    def queries(self, texts: Sequence[str]) -> Vectors:
+        return super().passages(texts)
+
+    def passages(self, texts: Sequence[str]) -> Vectors:
+        self.calls += 1
+        out = super().passages(texts)
+        if self.calls == 1:
+            out = out + 1e-3 * np.random.default_rng(0).standard_normal(out.shape)
+        return np.asarray(out / np.linalg.norm(out, axis=1, keepdims=True), np.float32)
+
+
+def test_of_copies_the_one_that_was_taken_in_first_stands_first(base: Base, mode: Mode) -> None:
+    base.embedder = Unlike()
+    for name in ("first.md", "second.md", "third.md"):
+        base.put(name, "The dose of aspirin is one gram.")
+    cosines = [h.cosine for h in base.reader().search("dose of aspirin", mode=mode).hits]
+    assert names(base.reader().search("dose of aspirin", mode=mode)) == [
+        "first.md",
+        "second.md",
+        "third.md",
+    ]
+    assert mode == "lexical" or cosines[0] != cosines[1]
 
 
 # -- what is dead is not returned ----------------------------------------------------------------
