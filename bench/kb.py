@@ -8,9 +8,9 @@ exit code is 1 then. VADEMECUM_DATA names the folder of collections.
 
 Left out: freshness while nothing else comes (`bench.freshness --alone`) or at the speed of a
 pretended embedder (`--pace`), a rough look at size (`bench.scale --synthetic`), other ways to cut
-and to ask (`bench.cutting`), other collections and sizes than each benchmark's own, losses at a crash (`make soak`), and whatever asks a running
-server (`make bench`) or trains (`make bench-train`). Peers are compared only where they are
-installed.
+and to ask (`bench.cutting`), other collections and sizes than each benchmark's own, losses at a
+crash (`make soak`), and whatever asks a running server (`make bench`) or trains
+(`make bench-train`). Peers are compared only where they are installed.
 """
 
 import argparse
