@@ -58,11 +58,13 @@ def test_every_method_is_measured_padded_and_packed(tiny_model: Path, tmp_path: 
     asked = {(row["method"], row["rows"].split()[0]) for row in found["rows"]}
     assert asked == {(m, kind) for m in ("full", "lora", "qlora") for kind in ("padded", "packed")}
     for row in found["rows"]:
-        figures = [value for value in row.values() if isinstance(value, int | float)]
+        figures = {key: value for key, value in row.items() if isinstance(value, int | float)}
         assert len(figures) == 8
-        assert all(figure > 0 for figure in figures)
+        # The share of a processor that so small a model uses is below what the table shows when
+        # other tests run beside it.
+        assert all(value > 0 or "MFU" in key for key, value in figures.items())
         assert f"| {row['method']} | {row['rows']} |" in done.stdout
     assert len(found["costs"]) == 5
     for one in found["runs"]:
-        assert one["ours"][0]["tokens"] > 0
+        assert one["ours"][0]["tokens"] > 0 and one["ours"][0]["utilisation"] > 0
         assert one["packing"] or one["ours"][0]["trained"] == one["trl"][0]["trained"]
