@@ -48,12 +48,23 @@ class House:
         return self.children(*words)[0]
 
     def children(self, *words: str) -> list[psutil.Process]:
+        found = psutil.Process(self.process.pid).children(recursive=True)
+        lines = [(process, _command_line(process)) for process in found]
         return [
             process
-            for process in psutil.Process(self.process.pid).children(recursive=True)
-            if all(word in process.cmdline() for word in words)
-            and not any(part.endswith("leash.py") for part in process.cmdline())
+            for process, line in lines
+            if line
+            and all(word in line for word in words)
+            and not any(part.endswith("leash.py") for part in line)
         ]
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    """Nothing of one that ended since it was listed: a test may just have killed it."""
+    try:
+        return list(process.cmdline())
+    except psutil.NoSuchProcess:  # a zombie too
+        return []
 
 
 def until(what: Callable[[], bool], seconds: float) -> None:
