@@ -1,12 +1,12 @@
 """Where a run's result lies, and what it is: an adapter or a whole model. Loads no weights."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from finetune.settings import TrainSettings
+from finetune.whole import json_object
 from kb.errors import BadData
 from kb.release import weights
 
@@ -42,13 +42,7 @@ def at(folder: Path) -> Candidate:
         file = folder / name
         if not file.is_file():
             continue
-        try:
-            config = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise BadData(f"{file}: cannot be read: {error}") from error
-        if not isinstance(config, dict):
-            raise BadData(f"{file}: is no JSON object")
-        return Candidate(folder, is_adapter, config)
+        return Candidate(folder, is_adapter, json_object(file))
     raise BadData(f"{folder}: holds neither {ADAPTER_CONFIG} nor {CONFIG}")
 
 

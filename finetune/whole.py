@@ -29,7 +29,7 @@ def check(located: str) -> None:
         return
     for name in _READ_FIRST:
         if (folder / name).is_file():
-            _object(folder / name)
+            json_object(folder / name)
     for file in _weights(folder):
         try:
             with safe_open(file, framework="pt"):
@@ -46,13 +46,14 @@ def _weights(folder: Path) -> Iterator[Path]:
     if (folder / _WEIGHTS).is_file():
         yield folder / _WEIGHTS
     elif (index := folder / _INDEX).is_file():
-        parts = _object(index).get("weight_map")
+        parts = json_object(index).get("weight_map")
         if not isinstance(parts, dict) or not parts:
             raise BadData(f"{index}: has no weight_map")
         yield from (folder / name for name in sorted(set(map(str, parts.values()))))
 
 
-def _object(file: Path) -> dict[str, Any]:
+def json_object(file: Path) -> dict[str, Any]:
+    """What a file holds. Raises BadData naming it."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
