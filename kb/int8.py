@@ -9,6 +9,7 @@ of the bundled multilingual-e5-small keep a cosine of 0.9997 or more to those of
 
 import hashlib
 import logging
+import re
 import warnings
 from importlib import metadata, util
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 FORMAT = 2  # raise it when the conversion writes something else: kept files are then made anew
+_UNNAMED = re.compile(r"[0-9a-f]{16}\.(xml|bin)")
+"""Files that did not say yet which model they are of: conversions of `FORMAT` 1 and 2 at first."""
 _GROUP = 64
 """Activations that share a scale. 384 is some 6% faster and ten times further from float32."""
 _LEVELS = 127
@@ -47,19 +50,22 @@ def suits() -> bool:
 def hasten(model: "SentenceTransformer", keep: Path) -> bool:
     """Let the transformer of `model` (float32, on the CPU) run on OpenVINO from now on.
 
-    The converted weights are kept in the folder `keep` for the next time. A model that cannot be
-    converted, or whose vectors would come out otherwise, stays as it was; a warning says why.
-    Returns whether it was done.
+    The converted weights are kept in the folder `keep` for the next time; those of an earlier
+    version of the model, or of this code, are deleted. A model that cannot be converted, or whose
+    vectors would come out otherwise, stays as it was; a warning says why. Returns whether it was
+    done.
     """
     encoder = model[0]
     inner = getattr(encoder, "model", None)
     try:
         if not isinstance(inner, PreTrainedModel):
             raise TypeError(f"{type(encoder).__name__} holds no transformer of a known kind")
-        file = keep / f"{_key(inner)}.xml"
+        source, version = _source(inner), _version(inner)
+        file = keep / f"{source}-{version}.xml"
         with held(keep / ".lock", alone=True):
             if not file.exists():
                 _convert(inner, file)
+            _delete_outdated(keep, source, file.stem)
         before = model.encode(_PROBES, normalize_embeddings=True, show_progress_bar=False)
         encoder.model = _OnOpenVino(inner.config, file)
         after = model.encode(_PROBES, normalize_embeddings=True, show_progress_bar=False)
@@ -171,13 +177,27 @@ def _whole(weights: Floats, axis: int) -> tuple[npt.NDArray[np.int8], Floats]:
     return whole, scales.astype(np.float32)
 
 
-def _key(inner: PreTrainedModel) -> str:
+def _delete_outdated(keep: Path, source: str, stays: str) -> None:
+    """Whoever computes with one has its weights in memory."""
+    for file in keep.glob("*.*"):
+        if file.stem != stays and (file.stem.startswith(f"{source}-") or _UNNAMED.match(file.name)):
+            file.unlink()
+
+
+def _source(inner: PreTrainedModel) -> str:
+    return _digest([str(inner.config._name_or_path)])
+
+
+def _version(inner: PreTrainedModel) -> str:
     """What the kept file depends on: the weights, the conversion and the library."""
-    config = inner.config
-    source = str(config._name_or_path)
-    parts = [source, str(getattr(config, "_commit_hash", None)), str(FORMAT)]
+    folder = Path(inner.config._name_or_path)
+    parts = [str(getattr(inner.config, "_commit_hash", None)), str(FORMAT)]
     parts.append(metadata.version("openvino"))
-    for weights in sorted(Path(source).glob("*.safetensors")) if Path(source).is_dir() else []:
+    for weights in sorted(folder.glob("*.safetensors")) if folder.is_dir() else []:
         stat = weights.stat()
         parts.append(f"{weights.name} {stat.st_size} {stat.st_mtime_ns}")
+    return _digest(parts)
+
+
+def _digest(parts: list[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

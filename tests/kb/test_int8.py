@@ -1,6 +1,7 @@
 """8-bit weights: the same vectors, nearly, and torch where they would not be."""
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,22 @@ def test_the_weights_are_converted_once(
 ) -> None:
     monkeypatch.setattr(int8, "_convert", _no_conversion)
     assert int8.hasten(_model(folder), kept)
+
+
+def test_what_earlier_versions_kept_is_deleted_and_other_models_weights_stay(
+    folder: str, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (now,) = kept.glob("*.xml")
+    before = f"{now.stem.split('-')[0]}-{'0' * 16}"
+    another = f"{'f' * 16}-{'0' * 16}"
+    for stem in ("0123456789abcdef", before, another):
+        for ending in (".xml", ".bin"):
+            (tmp_path / f"{stem}{ending}").write_bytes(b"kept")
+    monkeypatch.setattr(
+        int8, "_convert", lambda _, file: shutil.copytree(kept, file.parent, dirs_exist_ok=True)
+    )
+    assert int8.hasten(_model(folder), tmp_path)
+    assert {f.stem for f in tmp_path.glob("*.*") if f.name != ".lock"} == {now.stem, another}
 
 
 def test_kept_weights_that_are_torn_leave_the_model_on_torch(
