@@ -26,7 +26,7 @@ from kb.ledger import Ledger
 from kb.locks import INGEST, exclusive
 from kb.settings import Configuration, KbSettings, load
 from kb.store import Store
-from kb.unwatched import unwatched
+from kb.unwatched import lack, unwatched
 
 log = logging.getLogger("ingest")
 
@@ -82,7 +82,7 @@ def status(kb: OneKb = None, as_json: AsJson = False) -> None:
         counts = ", ".join(f"{n} {state}" for state, n in one["files"].items()) or "no files"
         print(f"{one['name']}: {counts}; {one['documents']} documents, {one['chunks']} passages")
         for root, folders in one["unwatched"].items():
-            print(f"  {sentence(root, folders, every)}")
+            print(f"  {sentence(root, folders, one['unwatched_lack'], every)}")
         for failed in one["failed"]:
             print(f"  {failed['filename']}: {failed['message']} [{failed['code']}]")
 
@@ -168,6 +168,7 @@ def _status(listed: Listed) -> dict[str, Any]:
             "chunks": counts["chunks"],
             "failed": failed,
             "unwatched": unwatched(store),
+            "unwatched_lack": lack(store),
         }
     finally:
         store.close()

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from ingest.bursts import MANY, Bursts
+from ingest.events import FileEvent
 from ingest.files import Stamp, ignored, same_entry, stamp
 from ingest.presence import Presence
-from ingest.watch import FileEvent
 from kb.ledger import File, Ledger
 from kb.store import Store
 

@@ -8,9 +8,9 @@ from collections import defaultdict
 from math import inf
 from pathlib import Path, PurePosixPath
 
+from ingest.events import FileEvent
 from ingest.files import Stamp, followed, same_entry, stamp, unlisted
 from ingest.presence import Presence
-from ingest.watch import FileEvent
 from kb.ledger import File, Ledger
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from ingest.ahead import Ahead
 from ingest.compaction import Compactor
 from ingest.doubts import doubt
+from ingest.events import FileEvent
 from ingest.intake import Intake
 from ingest.limits import Limits
 from ingest.pipeline import Pipeline
@@ -25,7 +26,7 @@ from ingest.remaking import Remaker, embedder_of
 from ingest.settings import IngestSettings
 from ingest.sweep import Sweeper
 from ingest.turns import Turns
-from ingest.watch import FileEvent, Watcher
+from ingest.watch import Watcher
 from ingest.writer import Writer, open_writer
 from kb.catalog import Listed
 from kb.embedders import Named
@@ -110,8 +111,8 @@ class Worker:
         with self._open() as parts:
             self._next_sweep = 0.0  # nobody watched before
             watcher = Watcher(self._wake.set, self._clock)
-            watcher.start(self._roots(parts))
             try:
+                watcher.tend(self._roots(parts))
                 self.watching.set()
                 while not self._stop.is_set() and not parts.remaker.is_done:
                     self._step(parts, watcher)
@@ -147,7 +148,7 @@ class Worker:
         if self._clock() >= self._sweep_due(watcher.sweep_wanted.is_set()):
             watcher.sweep_wanted.clear()
             self._sweep(parts)
-            parts.limits.tell(watcher.unwatched())
+            parts.limits.tell(watcher.unwatched(), watcher.lack)
         more = parts.turns.turn() or not watcher.events.empty()
         if not more and parts.turns.is_idle:
             more = parts.remaker.step() or parts.compactor.step()

@@ -19,7 +19,7 @@ LONGEST = 300
 DOORS = {
     "faiss": {"kb/dense.py"},
     "tantivy": {"kb/lexical.py"},
-    "watchdog": {"ingest/watch.py"},
+    "watchdog": {"ingest/inotify.py"},
     "vllm": set[str](),  # an HTTP peer, never imported
 }
 

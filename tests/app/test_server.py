@@ -103,7 +103,7 @@ def test_how_many_folders_are_not_watched_live_is_shown(home: Home) -> None:
     name = 'vademecum_unwatched_folders{knowledge_base="handbook"}'
     assert f"{name} 0.0" in home.client.get("/metrics").text
     store = Store(home.catalog.get("handbook").folder / DATABASE)
-    note(store, {"/docs": 12, "/more": 3})
+    note(store, {"/docs": 12, "/more": 3}, "watches")
     store.close()
     assert f"{name} 15.0" in home.client.get("/metrics").text
 

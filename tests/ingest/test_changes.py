@@ -362,8 +362,8 @@ def test_a_folder_that_cannot_be_watched_is_said_once_and_tried_again_now_and_th
 
     monkeypatch.setattr(InotifyFD, "add_callback", full)
     watcher = watch.Watcher(lambda: None, lambda: now[0])
-    watcher.start([home.docs])
     try:
+        watcher.tend([home.docs])
         for _ in range(130):
             now[0] += 1
             watcher.tend([home.docs])

@@ -7,13 +7,13 @@ import pytest
 
 from ingest.ahead import Ahead
 from ingest.bursts import MANY, Bursts
+from ingest.events import FileEvent
 from ingest.files import Stamp
 from ingest.intake import Intake
 from ingest.pipeline import Draft, Passage
 from ingest.presence import Presence
 from ingest.settings import IngestSettings
 from ingest.slices import Slices
-from ingest.watch import FileEvent
 from kb.embedding import FakeEmbedder, Vectors
 from kb.layout import DATABASE
 from kb.ledger import File, Ledger

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from ingest.doubts import doubt
+from ingest.events import FileEvent
 from ingest.presence import Presence
 from ingest.settings import IngestSettings
 from ingest.sweep import Sweeper
-from ingest.watch import FileEvent
 from ingest.writer import open_writer
 from kb.embedding import FakeEmbedder
 from kb.ledger import Ledger
