@@ -1,22 +1,24 @@
 """Whether watched folders, and disks mounted below them, are really there.
 
-A folder that is missing, or holds no document on another device than before, is one whose disk is
-not mounted: then nothing below it is known to be deleted. What people leave in a mount point
-(`.gitkeep`, an empty NOT_MOUNTED) is no document. Says so once, and when it is back.
+A folder that is missing, or holds no document and is another folder of a disk than before, is one
+whose disk is not mounted: then nothing below it is known to be deleted. A folder that is bound to
+its place (`mount --bind`) is a disk in that sense. What people leave in a mount point (`.gitkeep`,
+an empty NOT_MOUNTED) is no document. Says so once, and when it is back.
 """
 
 import logging
-import os
 from pathlib import Path
 
 from ingest.files import followed, stamp
+from ingest.mounts import is_mount, shown
 from kb.store import Store
 
 log = logging.getLogger(__name__)
 
 
 class Presence:
-    """Remembers devices in one knowledge base's store, so that it knows them after a restart."""
+    """Remembers what was seen in one knowledge base's store, so that it knows it after a
+    restart: a device's number and, but in older stores, the folder of it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -29,12 +31,12 @@ class Presence:
         return all(self._is_present(place) for place in (root, *above))
 
     def saw(self, root: Path, mounts: list[Path]) -> None:
-        """These folders below `root` are on devices of their own. One that was, and is known to
-        be an ordinary folder now, may be deleted like any other."""
+        """In these folders below `root` something is mounted. One that was mounted, and is known
+        to be an ordinary folder now, may be deleted like any other."""
         for mount in mounts:
             self._is_present(mount)
         for place in set(self._below(root)).difference(mounts):
-            if self._is_present(place) and not place.is_mount():
+            if self._is_present(place) and not is_mount(place):
                 with self._store.transaction() as db:
                     db.execute("DELETE FROM meta WHERE key = ?", (f"device {place}",))
                 self._mounts[root].remove(place)
@@ -53,11 +55,11 @@ class Presence:
     def _is_present(self, place: Path) -> bool:
         key = f"device {place}"
         known = self._store.meta(key)
-        device = _device(place)
-        present = bool(device) and (known in (None, device) or _holds_documents(place))
+        seen = _seen(place)
+        present = bool(seen) and (_is_same(known, seen) or _holds_documents(place))
         if present:
-            if known != device:
-                self._store.set_meta(key, device)
+            if known != seen:
+                self._store.set_meta(key, seen)
             if place in self._absent:
                 log.info("%s is back", place)
             self._absent.discard(place)
@@ -67,13 +69,22 @@ class Presence:
         return present
 
 
-def _device(place: Path) -> str:
+def _seen(place: Path) -> str:
     """Empty for a folder that is not there, or that cannot be looked into."""
     try:
-        with os.scandir(place):
-            return str(place.stat().st_dev)
+        found = shown(place)
     except OSError:
         return ""
+    folder = found.folder.encode(errors="backslashreplace").decode()  # a name may be no text
+    return f"{found.device} {folder}" if folder else str(found.device)
+
+
+def _is_same(known: str | None, seen: str) -> bool:
+    """As far as both tell; a place that is not known yet can only be what it is."""
+    if known is None:
+        return True
+    (one, _, folder), (other, _, another) = known.partition(" "), seen.partition(" ")
+    return one == other and (folder == another or not (folder and another))
 
 
 def _holds_documents(place: Path) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from ingest.events import FileEvent
 from ingest.files import Stamp, followed, same_entry, stamp, unlisted
+from ingest.mounts import points
 from ingest.presence import Presence
 from kb.ledger import File, Ledger
 
@@ -51,16 +52,18 @@ class Sweeper:
 
 
 def _walk(root: Path) -> tuple[dict[str, Stamp], list[Path]]:
-    """The files that count below `root`, by their relative paths; and the folders there that lie on
-    another device than the folder that they are in."""
+    """The files that count below `root`, by their relative paths; and the folders there in which
+    something is mounted: a folder of the same device, or one of another than the folder above."""
     out: dict[str, Stamp] = {}
+    bound = points(root) - {root}
     devices: dict[Path, int] = {}
     mounts: list[Path] = []
     for folder, path in followed(root):
         try:
             if path is None:
                 devices[folder] = folder.stat().st_dev
-                if devices.get(folder.parent, devices[folder]) != devices[folder]:
+                other = devices.get(folder.parent, devices[folder]) != devices[folder]
+                if other or folder in bound:
                     mounts.append(folder)
             elif (found := stamp(root, path)) is not None:
                 out[path] = found

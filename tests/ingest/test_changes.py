@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -273,7 +274,20 @@ def mounted(disk: Path) -> Path:
     return disk
 
 
-def test_a_real_disk_that_is_unmounted_takes_nothing_along(home: Home, mounted: Path) -> None:
+@pytest.fixture
+def source(home: Home) -> Path:
+    """A folder elsewhere on the same disk; what is bound shows it."""
+    place = home.path / "else where"
+    place.mkdir()
+    return place
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_real_disk_that_is_unmounted_takes_nothing_along(
+    home: Home, disk: Path, source: Path, bound: bool
+) -> None:
+    mounted = disk
+    mount(disk, source if bound else None)
     home.settings = home.settings.model_copy(update={"sweep_seconds": 0.1})
     kb = home.kb()
     with home.following():
@@ -287,18 +301,93 @@ def test_a_real_disk_that_is_unmounted_takes_nothing_along(home: Home, mounted: 
         assert files_of(kb, "okapi") == ["a disk/a.md"]
 
 
+def test_a_bound_folder_that_vanishes_is_waited_for(
+    home: Home, disk: Path, source: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (source / "a.md").write_text("an okapi")
+    (source / "b.md").write_text("a bongo")
+    mount(disk, source)
+    home.sweep()
+    unmount(disk)
+    (disk / ".gitkeep").touch()
+    (source / "a.md").unlink()
+    home.sweep()
+    assert set(states(home.kb())) == {"a disk/a.md", "a disk/b.md"}
+    assert caplog.text.count(f"{disk} is missing") == 1
+    mount(disk, source)  # as another mount than before
+    home.sweep()
+    assert set(states(home.kb())) == {"a disk/b.md"}
+    (source / "b.md").unlink()  # empty, but the same as ever
+    home.sweep()
+    assert states(home.kb()) == {}
+
+
+def test_a_watched_folder_that_is_bound_itself_is_waited_for(home: Home, source: Path) -> None:
+    (source / "a.md").write_text("an okapi")
+    mount(home.docs, source)
+    try:
+        home.sweep()
+    finally:
+        unmount(home.docs)
+    home.sweep()
+    assert set(states(home.kb())) == {"a.md"}
+    home.write("b.md", "a bongo")  # nothing will be mounted here again
+    home.sweep()
+    assert set(states(home.kb())) == {"b.md"}
+
+
+def test_a_watched_folder_in_a_bound_one_is_waited_for(home: Home, source: Path) -> None:
+    """What was below the mount is there when it vanishes, empty, and has no mount of its own."""
+    (source / "docs").mkdir()
+    (source / "docs" / "a.md").write_text("an okapi")
+    inner = home.docs / "docs"
+    inner.mkdir()
+    mount(home.docs, source)
+    with closing(Store(home.catalog.get("handbook").folder / DATABASE)) as store:
+        try:
+            assert Presence(store).is_there(inner)
+        finally:
+            unmount(home.docs)
+        assert not Presence(store).is_there(inner)
+
+
+def test_a_bound_folder_that_is_gone_for_good_is_forgotten_when_its_folder_is_used_again(
+    home: Home, disk: Path, source: Path
+) -> None:
+    (source / "a.md").write_text("an okapi")
+    mount(disk, source)
+    home.sweep()
+    unmount(disk)
+    home.write("a disk/b.md", "nothing will ever be mounted here again")
+    home.sweep()
+    assert set(states(home.kb())) == {"a disk/b.md"}
+    shutil.rmtree(disk)
+    home.sweep()
+    assert states(home.kb()) == {}
+
+
+def test_what_an_older_store_knows_of_a_place_is_its_device(home: Home) -> None:
+    file = home.write("a.md", "an okapi")
+    home.sweep()
+    key, device = f"device {home.docs}", str(home.docs.stat().st_dev)
+    with closing(Store(home.catalog.get("handbook").folder / DATABASE)) as store:
+        store.set_meta(key, device)
+        file.unlink()  # nothing else is there
+        home.sweep()
+        assert states(home.kb()) == {}
+        assert (store.meta(key) or "").startswith(f"{device} /")
+
+
 @pytest.mark.parametrize("bound", [False, True])
 def test_a_disk_that_is_mounted_later_is_found_and_watched(
-    home: Home, disk: Path, bound: bool
+    home: Home, disk: Path, source: Path, bound: bool
 ) -> None:
     """The sweep is an hour away, so whatever is seen was told by events."""
     kb = home.kb()
-    other = home.path / "elsewhere"
-    other.mkdir()
     with home.following():
         home.write("b.md", "a bongo")
         eventually(lambda: files_of(kb, "bongo") == ["b.md"])
-        mount(disk, other if bound else None)
+        mount(disk, source if bound else None)
         (disk / "deep").mkdir()
         (disk / "deep" / "a.md").write_text("an okapi")
         eventually(lambda: files_of(kb, "okapi") == ["a disk/deep/a.md"])
