@@ -17,7 +17,8 @@ Report = Callable[[str], None]
 
 
 def known(settings: TrainSettings, home: Path, report: Report) -> Model:
-    """Raises ModelNotFound, ModelBroken, and BadData for an adapter folder that is none."""
+    """Raises ModelNotFound, BadData for a damaged file and for an adapter folder that is none, and
+    ModelBroken for a hub id."""
     folder = locate(settings.model_name_or_path, home, report=report)
     whole.check(folder)
     tokenizer = models.tokenizer(folder)

@@ -18,13 +18,12 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     DynamicCache,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from finetune import device
+from finetune import device, vocabulary
 from finetune.candidates import ADAPTER_CONFIG
 from finetune.engines import Asked, Messages, Score
 from kb.errors import ModelBroken
@@ -214,11 +213,7 @@ def _model(folder: str, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def _tokenizer(folder: str) -> PreTrainedTokenizerBase:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelBroken(f"{folder}: the tokenizer cannot be read: {_line(error)}") from error
-    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    tokenizer = vocabulary.load(folder)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

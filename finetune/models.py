@@ -20,18 +20,19 @@ from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from finetune import device
+from finetune import device, vocabulary
 from finetune.settings import TrainSettings
 from kb.errors import BadConfiguration, ModelBroken
 
 MOST_RANK = 512
 """vLLM's largest --max-lora-rank."""
+_MISMATCH = "ignore_mismatched_sizes"
+"""In what transformers says of weights of other shapes; files of a hub id are not seen before."""
 _REPACKS = "support_avx512bf16_for_cpu"
 Model = PreTrainedModel | PeftModel
 
@@ -50,12 +51,8 @@ def check(settings: TrainSettings) -> None:
 
 def tokenizer(folder: str) -> PreTrainedTokenizerBase:
     """The base's own, padding on the right. Without a padding token it pads with its end token,
-    in memory only: what is saved is never changed."""
-    try:
-        made = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelBroken(f"{folder}: the tokenizer cannot be read: {_line(error)}") from error
-    assert isinstance(made, PreTrainedTokenizerBase)
+    in memory only: what is saved is never changed. Raises as `vocabulary.load` does."""
+    made = vocabulary.load(folder)
     if made.pad_token is None:
         made.pad_token = made.eos_token
     made.padding_side = "right"
@@ -82,6 +79,11 @@ def load(folder: str, settings: TrainSettings, *, bf16: bool, pad: int | None = 
         base = kind.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelBroken(f"{folder}: the model cannot be read: {_line(error)}") from error
+    except RuntimeError as error:
+        if _MISMATCH not in str(error):  # out of memory, say
+            raise
+        said = "its weights have other shapes than config.json says"
+        raise ModelBroken(f"{folder}: the model cannot be read: {said}") from error
     if settings.finetuning_type == "qlora":
         _keep_layout(base)
     base.config.use_cache = False

@@ -47,7 +47,8 @@ class Perplexity:
         ]
 
     def measure(self, rows: Sequence[Row]) -> list[float | None]:
-        """Nats a trained token of each row; None for a row without one. Raises ModelBroken."""
+        """Nats a trained token of each row; None for a row without one. Raises ModelBroken,
+        BadData naming a damaged file."""
         model, tokenizer = self._load()
         renderer = Renderer(tokenizer, chat=any(row.messages for row in rows))
         rendered = [renderer.row(row) for row in rows]
@@ -60,12 +61,14 @@ class Perplexity:
     def _load(self) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
         # Imported here: it takes seconds, and most runs never measure.
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
+
+        from finetune import vocabulary
 
         folder = locate(self._model, self._home)
         whole.check(folder)
+        tokenizer = vocabulary.load(folder)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
             model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         except (OSError, ValueError) as error:
             raise ModelBroken(f"{self._model} cannot be loaded: {error}") from error

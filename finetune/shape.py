@@ -1,12 +1,13 @@
 """The size of a model, from its configuration alone: no weights are read."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from kb.errors import ModelBroken
+from kb.errors import BadData, ModelBroken
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +62,29 @@ class Shape:
 
 
 def of(model: str) -> Shape:
-    """Of a folder or hub id. Raises ModelBroken if it has no configuration that is known."""
+    """Of a folder or hub id. Raises as `blank` does."""
+    return _shape(blank(model))
+
+
+def blank(model: str) -> PreTrainedModel:
+    """The model of a folder or hub id without its weights: its tensors have a shape and hold
+    nothing. Raises BadData naming a folder's config.json, ModelBroken for a hub id."""
     try:
         config = AutoConfig.from_pretrained(model)
         with torch.device("meta"):
             made = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a wrong value in it raises what the code raises that meets it
         said = " ".join(str(error).split())[:200]
+        if Path(model).is_dir():
+            file = Path(model) / "config.json"
+            raise BadData(f"{file}: no model can be made of it: {said}") from error
         raise ModelBroken(f"{model}: config.json cannot be read: {said}") from error
-    return _shape(made, config)
+    assert isinstance(made, PreTrainedModel)
+    return made
 
 
-def _shape(model: nn.Module, config: PretrainedConfig) -> Shape:
-    text = config.get_text_config()
+def _shape(model: PreTrainedModel) -> Shape:
+    text = model.config.get_text_config()
     embedding = {
         id(module.weight): module.weight.numel()
         for name, module in model.named_modules()

@@ -1,11 +1,11 @@
-"""Whether the files of a base model are whole, before anything is made of them. Loads no weights.
+"""Whether the files of a base model are whole, and of one model, before anything is made of them.
 
-A copy that broke off, or a shard that was forgotten, is refused by libraries late, in words that
-name no file, and in exceptions of their own kind.
+A copy that broke off, a shard that was forgotten or a config.json of another model is refused by
+libraries late, in words that name no file, and in exceptions of their own kind. Loads no weights.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,20 @@ from safetensors import SafetensorError, safe_open
 from kb.errors import BadData
 
 _WEIGHTS = "model.safetensors"
+_CONFIG = "config.json"
 _INDEX = f"{_WEIGHTS}.index.json"
-_READ_FIRST = ("config.json", "tokenizer_config.json", "generation_config.json")
+_READ_FIRST = (_CONFIG, "tokenizer_config.json", "generation_config.json")
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Tensor -> its sides."""
 
 
 def check(located: str) -> None:
     """Of what `kb.models.locate` returned, if that is a folder: files of a hub id are fetched, and
     checked, when they are loaded. Raises BadData naming the file.
 
-    Only headers are read, which say how long a file must be: milliseconds for any size.
+    Of weights only headers are read, which say how long a file must be and what shapes it holds:
+    less than a second for any size.
     """
     folder = Path(located)
     if not folder.is_dir():
@@ -30,15 +35,45 @@ def check(located: str) -> None:
     for name in _READ_FIRST:
         if (folder / name).is_file():
             json_object(folder / name)
-    for file in _weights(folder):
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except FileNotFoundError as error:
-            raise BadData(f"{file}: is not there, and {_INDEX} names it") from error
-        except (OSError, SafetensorError) as error:
-            said = " ".join(str(error).split())[:200]
-            raise BadData(f"{file}: damaged or cut off: {said}") from error
+    held = {file: _shapes(file) for file in _weights(folder)}
+    _same(folder, held)
+
+
+def _shapes(file: Path) -> Shapes:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            names = opened.keys()
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in names}
+    except FileNotFoundError as error:
+        raise BadData(f"{file}: is not there, and {_INDEX} names it") from error
+    except (OSError, SafetensorError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise BadData(f"{file}: damaged or cut off: {said}") from error
+
+
+def _same(folder: Path, held: Mapping[Path, Shapes]) -> None:
+    """Tensors that have a place in the model of config.json must have the shape of the place. Which
+    are missing or too many is not asked: tied and derived ones may be either."""
+    from finetune import shape  # it takes seconds, and this module is read where nothing is loaded
+
+    model = shape.blank(str(folder))
+    if getattr(model.config, "quantization_config", None):
+        return  # stored packed
+    places = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    prefix = f"{model.base_model_prefix}."
+    for file, shapes in held.items():
+        for name, found in shapes.items():
+            # As transformers names them: a base model is saved without the prefix of a whole one.
+            likely = (name, f"{prefix}{name}", name.removeprefix(prefix))
+            place = next((places[one] for one in likely if one in places), found)
+            # The same sides in another order may be turned when they are loaded.
+            if sorted(place) != sorted(found):
+                said = f"{name} is {_by(found)}, by {_CONFIG} it would be {_by(place)}"
+                raise BadData(f"{file}: {said}")
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "one number"
 
 
 def _weights(folder: Path) -> Iterator[Path]:
