@@ -4,7 +4,7 @@ Nothing is trained and no weights are read. Knows no command line; `finetune.cli
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -12,12 +12,13 @@ from transformers import PreTrainedTokenizerBase
 from finetune import (
     duplicates,
     grounding,
+    heldout,
     inspection,
     lengths,
     noise,
     outlook,
-    overlap,
     problems,
+    rendering,
     rules,
     servable,
     trainset,
@@ -28,12 +29,13 @@ from finetune.language import language
 from finetune.memory import MARGIN, Machine
 from finetune.outlook import Outlook
 from finetune.problems import Problem
-from finetune.render import Ledger, Rendered, Renderer
+from finetune.render import Ledger, Renderer
+from finetune.rendering import Rendering
 from finetune.rows import Row
 from finetune.settings import TrainSettings
 from finetune.shape import Shape
 from kb.catalog import Catalog
-from kb.errors import BadConfiguration, BadData, UnknownKnowledgeBase
+from kb.errors import BadConfiguration, UnknownKnowledgeBase
 from kb.layout import DATABASE
 from kb.store import Store
 
@@ -74,16 +76,6 @@ class Diagnosis:
         return [p for p in self.problems if p.is_serious]
 
 
-@dataclass(slots=True)
-class _Rendering:
-    """Rows that fit with their tokens, and what is wrong with the others."""
-
-    rows: list[Row] = field(default_factory=list)
-    rendered: list[Rendered] = field(default_factory=list)
-    ledger: Ledger = field(default_factory=Ledger)
-    broken: list[str] = field(default_factory=list)
-
-
 def examine(
     settings: TrainSettings,
     model: Model,
@@ -99,14 +91,14 @@ def examine(
     if model.adapter is not None:
         tokens, vocabulary = len(model.tokenizer), model.shape.vocabulary
         found += servable.adapter(model.adapter, tokens=tokens, vocabulary=vocabulary)
-    made, seen = _Rendering(), None
+    made, seen = Rendering(), None
     try:
         renderer = Renderer(model.tokenizer, chat=any(row.messages for row in rows.train))
     except BadConfiguration as error:
         found.append(Problem("serious", "template", str(error)))
     else:
-        made = _render(rows.train, renderer, settings.cutoff_len)
-        found += _lengths(made, settings, model.shape, len(rows.train))
+        made = rendering.render(rows.train, renderer, settings.cutoff_len)
+        found += rendering.lengths(made, settings, model.shape, len(rows.train))
         found += inspection.ends(made.rows, made.rendered, set(model.stops))
         found += inspection.prefixes(made.rows, made.rendered, renderer)
         if tokenize:
@@ -117,8 +109,8 @@ def examine(
             seen = outlook.of(settings, model.shape, sized, on)
             found += _memory(settings, model.shape, seen)
     facts = _facts(settings, rows.train, model, seen)
-    found += _held_out(settings, rows)
-    found += _leaks(settings, rows)
+    found += heldout.missing(settings, rows)
+    found += heldout.leaks(settings, rows)
     if live is not None:
         found += _stale(settings, rows.train, live)
     found += problems.of_rules(rules.findings(facts))
@@ -127,42 +119,6 @@ def examine(
         for row, one in zip(made.rows[:SHOWN], made.rendered, strict=False)
     )
     return Diagnosis(tuple(found), shown, facts, made.ledger, seen)
-
-
-def _render(rows: Sequence[Row], renderer: Renderer, most: int) -> _Rendering:
-    made = _Rendering()
-    for row in rows:
-        try:
-            one = renderer.row(row)
-        except BadData as error:
-            made.broken.append(str(error))
-            continue
-        if len(one.input_ids) > most:
-            made.ledger.too_long.append(f"{row.origin.source} ({len(one.input_ids)} tokens)")
-            continue
-        made.ledger.add(one)
-        made.rows.append(row)
-        made.rendered.append(one)
-    return made
-
-
-def _lengths(
-    made: _Rendering, settings: TrainSettings, shape: Shape, rows: int
-) -> Iterator[Problem]:
-    if made.broken:
-        text = f"{len(made.broken)} rows cannot be rendered: {made.broken[0]}"
-        yield Problem("serious", "template", text)
-    if long := made.ledger.too_long:
-        share = len(long) / rows
-        over = share > settings.max_too_long
-        text = f"{len(long)} rows ({share:.1%}) are longer than cutoff_len {settings.cutoff_len}"
-        text += f" and left out: {long[0]}; max_too_long allows {settings.max_too_long:.1%}"
-        yield Problem("serious" if over else "note", "length", text)
-    if empty := sum(not one.trained for one in made.rendered):
-        yield Problem("serious", "labels", f"{empty} rows train no token")
-    if shape.most_tokens and settings.cutoff_len > shape.most_tokens:
-        text = f"cutoff_len {settings.cutoff_len}: the model knows {shape.most_tokens} positions"
-        yield Problem("serious", "length", text)
 
 
 def _memory(settings: TrainSettings, shape: Shape, seen: Outlook) -> Iterator[Problem]:
@@ -178,35 +134,6 @@ def _memory(settings: TrainSettings, shape: Shape, seen: Outlook) -> Iterator[Pr
         yield Problem("warning", "memory", f"{text}, and the estimate may be off by 15%")
     else:
         yield Problem("note", "memory", text)
-
-
-def _held_out(settings: TrainSettings, rows: trainset.TrainSet) -> Iterator[Problem]:
-    """The checkpoint that is kept is chosen by the held-out loss of the field (not in grpo)."""
-    trained = any(row.role == "domain" for row in rows.train)
-    if settings.stage == "grpo" or not trained or "domain" in rows.held_out:
-        return
-    role = next(iter(rows.held_out), "")
-    judge = f"the loss of {role} rows chooses" if role else "no loss stops the run, or chooses"
-    text = f"no row of the field is held out: {judge} the checkpoint that is kept; more documents"
-    yield Problem("warning", "held out", f"{text}, or a larger data.val_size, would give some")
-
-
-def _leaks(settings: TrainSettings, rows: trainset.TrainSet) -> Iterator[Problem]:
-    """Rows that hold what the model will be judged on, or stopped by."""
-    judged = settings.eval
-    mine = (*judged.questions, *judged.grounding, *judged.choice, *judged.maths)
-    files = (*settings.data.eval_files, *mine)
-    if files:
-        known = overlap.read(list(dict.fromkeys(files)))
-        held = [row.origin.source for row in rows.train if known.overlaps(row)]
-        if held:
-            text = f"{len(held)} rows hold what the model will be judged on: {held[0]}"
-            yield Problem("serious", "overlap", text)
-    trained = {noise.whole(row) for row in rows.train}
-    twice = [r for some in rows.held_out.values() for r in some if noise.whole(r) in trained]
-    if twice:
-        text = f"{len(twice)} held-out rows are trained on too: {twice[0].origin.source}"
-        yield Problem("warning", "overlap", text)
 
 
 def _stale(settings: TrainSettings, rows: Sequence[Row], live: Catalog) -> Iterator[Problem]:
