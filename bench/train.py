@@ -28,7 +28,7 @@ from typing import Any, get_args
 
 import torch
 
-from bench import shapes
+from bench import flops, shapes
 from bench.train_one import Case, Measured, Way, measure
 from finetune import device, formats, models, runs
 from finetune.data_settings import Source
@@ -94,8 +94,8 @@ def some(model: Model, count: int) -> tuple[list[Row], float]:
     raise SystemExit(f"{DATA / QUESTIONS} has fewer than {count} rows of {model.cutoff} tokens")
 
 
-def cases(model: Model, options: argparse.Namespace, folder: Path) -> Iterator[Case]:
-    """Padded and packed batches hold about the same number of tokens."""
+def cases(model: Model, options: argparse.Namespace, folder: Path, peak: float) -> Iterator[Case]:
+    """Padded and packed batches hold about the same number of tokens. `peak`: see Case."""
     # A GPU needs more than five batches of its size to be measured.
     count = options.rows * (50 if torch.cuda.is_available() else 1)
     rows, mean = some(model, count)
@@ -117,6 +117,7 @@ def cases(model: Model, options: argparse.Namespace, folder: Path) -> Iterator[C
                 packing=packing,
                 batch=max(1, round(batch)),
                 cutoff=model.cutoff,
+                peak=peak,
             )
 
 
@@ -210,10 +211,12 @@ def main() -> None:
     options = arguments.parse_args()
     if options.quick:
         options.rounds, options.rows = 1, 8
+    # Once, before anything else runs: it is the processor's, whatever is trained on it.
+    peak = flops.peak(torch.bfloat16 if device.has_bf16() else torch.float32)
     rows, every = [], []
     with tempfile.TemporaryDirectory(prefix="vademecum-bench-") as folder:
         for model in chosen(options, load().home, Path(folder)):
-            for case in cases(model, options, Path(folder)):
+            for case in cases(model, options, Path(folder), peak):
                 done = in_turn(case, options.rounds)
                 rows.append(row(model, case, done))
                 measured: dict[str, Any] = {way: [asdict(x) for x in done[way]] for way in done}

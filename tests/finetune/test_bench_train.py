@@ -49,7 +49,9 @@ def test_every_method_is_measured_padded_and_packed(tiny_model: Path, tmp_path: 
     command = [sys.executable, "-m", "bench.train", "--quick", "--model", str(tiny_model)]
     done = subprocess.run(
         [*command, "--json", str(tmp_path / "out.json")],
-        env={**os.environ, "VADEMECUM_DATA": str(DATA)},
+        # So small a model has nothing to share out among threads, which wait for each other where
+        # other tests run beside.
+        env={**os.environ, "VADEMECUM_DATA": str(DATA), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
