@@ -17,7 +17,7 @@ from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
 from kb import durable
-from kb.errors import TrainingStopped
+from kb.errors import TrainingStopped, one_line
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STATE = "trainer_state.json"
@@ -124,5 +124,4 @@ def _prompt_encoder(model: Any) -> nn.Module | None:
 def _why(error: Exception, name: str, home: Path) -> str:
     before = last(home)
     kept = f"{before.name} is whole; the run goes on from it" if before else "there is none before"
-    said = " ".join(str(error).split())[:200]
-    return f"{home}: {name} could not be written: {said} ({kept})"
+    return f"{home}: {name} could not be written: {one_line(error)} ({kept})"

@@ -23,10 +23,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from finetune import device, vocabulary
+from finetune import device, vocabulary, weights
 from finetune.candidates import ADAPTER_CONFIG
 from finetune.engines import Asked, Messages, Score
-from kb.errors import ModelBroken
+from kb.errors import ModelBroken, one_line
 
 BATCH_TOKENS = 8_192
 """Of prompts generated together, padding included."""
@@ -198,18 +198,12 @@ def _with_adapter(model: Any, folder: Path, name: str) -> PeftModel:
             return model
         return PeftModel.from_pretrained(model, str(folder), adapter_name=name)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelBroken(f"{folder}: the adapter cannot be loaded: {_line(error)}") from error
+        raise ModelBroken(f"{folder}: the adapter cannot be loaded: {one_line(error)}") from error
 
 
 def _model(folder: str, dtype: torch.dtype) -> PreTrainedModel:
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ModelBroken(f"{folder}: the model cannot be read: {_line(error)}") from error
-    if torch.cuda.is_available():
-        model.to("cuda")
-    assert isinstance(model, PreTrainedModel)
-    return model
+    model: Any = weights.read(AutoModelForCausalLM, folder, dtype=dtype)
+    return model.to("cuda") if torch.cuda.is_available() else model
 
 
 def _tokenizer(folder: str) -> PreTrainedTokenizerBase:
@@ -237,7 +231,3 @@ def _common(rows: Sequence[Sequence[int]]) -> int:
         if len(set(column)) > 1:
             return n
     return min(map(len, rows))
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

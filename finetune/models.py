@@ -25,14 +25,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from finetune import device, vocabulary
+from finetune import device, vocabulary, weights
 from finetune.settings import TrainSettings
-from kb.errors import BadConfiguration, ModelBroken
+from kb.errors import BadConfiguration, one_line
 
 MOST_RANK = 512
 """vLLM's largest --max-lora-rank."""
-_MISMATCH = "ignore_mismatched_sizes"
-"""In what transformers says of weights of other shapes; files of a hub id are not seen before."""
 _REPACKS = "support_avx512bf16_for_cpu"
 Model = PreTrainedModel | PeftModel
 
@@ -63,7 +61,7 @@ def load(folder: str, settings: TrainSettings, *, bf16: bool, pad: int | None = 
     """The model of a run with its trainable part, on no particular device yet.
 
     Full tuning keeps float32 weights and computes in bfloat16; a frozen base is bfloat16, as it
-    is served. Raises ModelBroken for weights that cannot be read.
+    is served. Raises ModelBroken as `weights.read` does.
     """
     kind = AutoModelForSequenceClassification if settings.stage == "rm" else AutoModelForCausalLM
     frozen = settings.finetuning_type != "full"
@@ -75,15 +73,7 @@ def load(folder: str, settings: TrainSettings, *, bf16: bool, pad: int | None = 
         options["num_labels"] = 1
     if settings.finetuning_type == "qlora":
         options["quantization_config"] = four_bit(bf16)
-    try:
-        base = kind.from_pretrained(folder, **options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ModelBroken(f"{folder}: the model cannot be read: {_line(error)}") from error
-    except RuntimeError as error:
-        if _MISMATCH not in str(error):  # out of memory, say
-            raise
-        said = "its weights have other shapes than config.json says"
-        raise ModelBroken(f"{folder}: the model cannot be read: {said}") from error
+    base = weights.read(kind, folder, new_head=settings.stage == "rm", **options)
     if settings.finetuning_type == "qlora":
         _keep_layout(base)
     base.config.use_cache = False
@@ -117,7 +107,7 @@ def adapt(base: PreTrainedModel, settings: TrainSettings) -> PeftModel:
     try:
         model = get_peft_model(base, adapter_config(base, settings))
     except ValueError as error:
-        raise BadConfiguration(f"lora_target: {_line(error)}") from error
+        raise BadConfiguration(f"lora_target: {one_line(error)}") from error
     assert isinstance(model, PeftModel)
     return model
 
@@ -145,7 +135,7 @@ def _continued(base: PreTrainedModel, adapter: Path) -> PeftModel:
     try:
         model = PeftModel.from_pretrained(base, str(adapter), is_trainable=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise BadConfiguration(f"adapter_name_or_path: {adapter}: {_line(error)}") from error
+        raise BadConfiguration(f"adapter_name_or_path: {adapter}: {one_line(error)}") from error
     return model
 
 
@@ -156,7 +146,3 @@ def sizes(model: Model) -> tuple[int, int]:
         return int(every), int(trained)
     every = model.num_parameters()
     return every, model.num_parameters(only_trainable=True)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from finetune import whole
 from finetune.render import IGNORED, Rendered, Renderer
 from finetune.rows import Row
-from kb.errors import ModelBroken
 from kb.models import locate
 
 if TYPE_CHECKING:
@@ -63,15 +62,12 @@ class Perplexity:
         import torch
         from transformers import AutoModelForCausalLM
 
-        from finetune import vocabulary
+        from finetune import vocabulary, weights
 
         folder = locate(self._model, self._home)
         whole.check(folder)
         tokenizer = vocabulary.load(folder)
-        try:
-            model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        except (OSError, ValueError) as error:
-            raise ModelBroken(f"{self._model} cannot be loaded: {error}") from error
+        model: Any = weights.read(AutoModelForCausalLM, folder, dtype=torch.float32)
         model.train(False)
         return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from kb.errors import BadData, ModelBroken
+from kb.errors import BadData, ModelBroken, one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +74,10 @@ def blank(model: str) -> PreTrainedModel:
         with torch.device("meta"):
             made = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     except Exception as error:  # a wrong value in it raises what the code raises that meets it
-        said = " ".join(str(error).split())[:200]
         if Path(model).is_dir():
             file = Path(model) / "config.json"
-            raise BadData(f"{file}: no model can be made of it: {said}") from error
-        raise ModelBroken(f"{model}: config.json cannot be read: {said}") from error
+            raise BadData(f"{file}: no model can be made of it: {one_line(error)}") from error
+        raise ModelBroken(f"{model}: config.json cannot be read: {one_line(error)}") from error
     assert isinstance(made, PreTrainedModel)
     return made
 

@@ -6,7 +6,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from finetune.whole import json_object
-from kb.errors import BadData, ModelBroken
+from kb.errors import BadData, ModelBroken, one_line
 
 FILE = "tokenizer.json"
 _OLDER = ("vocab.json", "added_tokens.json", "special_tokens_map.json")
@@ -20,8 +20,8 @@ def load(located: str) -> PreTrainedTokenizerBase:
         made = AutoTokenizer.from_pretrained(located)
     except Exception as error:  # tokenizers raises nothing narrower
         if folder.is_dir():
-            raise _blamed(folder, _line(error)) from error
-        raise ModelBroken(f"{located}: the tokenizer cannot be read: {_line(error)}") from error
+            raise _blamed(folder, one_line(error)) from error
+        raise ModelBroken(f"{located}: the tokenizer cannot be read: {one_line(error)}") from error
     assert isinstance(made, PreTrainedTokenizerBase)
     if folder.is_dir() and not (folder / FILE).is_file() and _is_empty(made):
         raise _blamed(folder, f"{type(made).__name__} knows special tokens alone")
@@ -45,9 +45,5 @@ def _blamed(folder: Path, said: str) -> BadData:
     try:
         Tokenizer.from_file(str(file))
     except Exception as error:  # as above
-        raise BadData(f"{file}: is no tokenizer: {_line(error)}") from error
+        raise BadData(f"{file}: is no tokenizer: {one_line(error)}") from error
     return BadData(f"{folder}: tokenizer_config.json and {FILE} make no tokenizer: {said}")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

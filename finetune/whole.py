@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from kb.errors import BadData
+from kb.errors import BadData, one_line
 
 _WEIGHTS = "model.safetensors"
 _CONFIG = "config.json"
@@ -47,8 +47,7 @@ def _shapes(file: Path) -> Shapes:
     except FileNotFoundError as error:
         raise BadData(f"{file}: is not there, and {_INDEX} names it") from error
     except (OSError, SafetensorError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise BadData(f"{file}: damaged or cut off: {said}") from error
+        raise BadData(f"{file}: damaged or cut off: {one_line(error)}") from error
 
 
 def _same(folder: Path, held: Mapping[Path, Shapes]) -> None:

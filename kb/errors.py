@@ -22,6 +22,14 @@
 Each layer turns foreign exceptions into these at its edge, with `raise ... from error`.
 """
 
+_SAID = 300
+"""Characters of a library's message; some print whole files."""
+
+
+def one_line(error: Exception) -> str:
+    """What a library's exception says, fit to stand in a message of ours."""
+    return " ".join(str(error).split())[:_SAID]
+
 
 class VademecumError(Exception):
     """Base of all errors that Vademecum raises on purpose; the message is fit for users."""

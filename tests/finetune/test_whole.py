@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from finetune import cli, vocabulary, whole
+from finetune.local import Shelf
 from finetune.models import load
 from finetune.perplexity import Perplexity
 from finetune.settings import TrainSettings
@@ -233,3 +234,17 @@ def test_what_is_found_out_only_when_it_is_loaded_is_said_too(base: Path, tmp_pa
     cut(base)
     with pytest.raises(ModelBroken, match=re.escape(str(base))):
         load(str(base), plain, bf16=False)
+
+
+def test_a_model_that_would_be_random_in_part_is_refused(base: Path, tmp_path: Path) -> None:
+    """Its config.json names more layers than were saved. The head of a reward model is meant to be
+    new, its layers are not."""
+    plain = TrainSettings.model_validate({"model_name_or_path": "x", "output_dir": tmp_path})
+    rewarded = plain.model_copy(update={"stage": "rm"})
+    load(str(base), rewarded, bf16=False)
+    changed(base / CONFIG, num_hidden_layers=3)
+    for settings in (plain, rewarded):
+        with pytest.raises(ModelBroken, match=r"lack 9 tensors .*: model\.layers\.2\."):
+            load(str(base), settings, bf16=False)
+    with pytest.raises(ModelBroken, match="lack 9 tensors"):
+        Shelf(torch.float32).model(str(base))
