@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -94,8 +95,8 @@ def embed(texts: list[str], embedder: Embedder, file: Path) -> npt.NDArray[np.fl
     """
     shape = (len(texts), embedder.dimensions)
     if not file.exists():
-        np.lib.format.open_memmap(file, "w+", np.float16, shape).flush()
-    out = np.lib.format.open_memmap(file, "r+")
+        np.lib.format.open_memmap(file, "w+", np.float16, shape).flush()  # type: ignore[no-untyped-call]
+    out: np.memmap[Any, Any] = np.load(file, mmap_mode="r+")
     if out.shape != shape:
         raise SystemExit(f"{file} has the shape {out.shape}, not {shape}: it is of other passages")
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))

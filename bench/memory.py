@@ -28,13 +28,21 @@ from kb.models import locate
 from kb.settings import load
 
 BUNDLED = "bundled:smollm2-135m-instruct"
-SHAPES = {
-    "llama-60m": {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 12},
-    "llama-360m": {"hidden_size": 960, "intermediate_size": 2560, "num_hidden_layers": 32},
-}
-HEADS = {
-    "llama-60m": {"num_attention_heads": 8, "num_key_value_heads": 8},
-    "llama-360m": {"num_attention_heads": 15, "num_key_value_heads": 5},
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama-60m": {
+        "hidden_size": 512,
+        "intermediate_size": 1376,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+    },
+    "llama-360m": {
+        "hidden_size": 960,
+        "intermediate_size": 2560,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 15,
+        "num_key_value_heads": 5,
+    },
 }
 
 
@@ -82,9 +90,9 @@ def model(name: str, home: Path, folder: Path) -> str:
             max_position_embeddings=2048,
             tie_word_embeddings=True,
             **SHAPES[name],
-            **HEADS[name],
         )
-        LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(made)
+        blank: Any = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
+        blank.to(torch.bfloat16).save_pretrained(made)
         tokenizer.save_pretrained(made)
     return str(made)
 

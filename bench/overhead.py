@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from app.answer import Profile
+from app.profile import Profile
 from bench.server import Target, chat, content, parser, percentiles, show, target
 from kb import prompt
 from kb.records import Chunk, Hit

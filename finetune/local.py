@@ -202,8 +202,10 @@ def _with_adapter(model: Any, folder: Path, name: str) -> PeftModel:
 
 
 def _model(folder: str, dtype: torch.dtype) -> PreTrainedModel:
-    model: Any = weights.read(AutoModelForCausalLM, folder, dtype=dtype)
-    return model.to("cuda") if torch.cuda.is_available() else model
+    model = weights.read(AutoModelForCausalLM, folder, dtype=dtype)
+    if torch.cuda.is_available():
+        model.to(torch.device("cuda"))  # type: ignore[arg-type]
+    return model
 
 
 def _tokenizer(folder: str) -> PreTrainedTokenizerBase:
