@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Event
 
 from watchdog import events as wd
+from watchdog.observers import inotify
 from watchdog.observers.api import BaseObserver, ObservedWatch
 from watchdog.observers.inotify import InotifyFullEmitter
 from watchdog.observers.inotify_c import (
@@ -46,6 +47,11 @@ _KINDS: dict[type[wd.FileSystemEvent], Kind] = {
 # How long the two halves of a move are waited for. The kernel tells both at once; watchdog's own
 # half second holds up whatever comes behind a move.
 InotifyMoveEventGrouper.delay = 0.02
+# An event that was on its way when its folder was unwatched: watchdog drops it, as it should, and
+# calls that an error.
+logging.getLogger(inotify.__name__).addFilter(
+    lambda record: "when the thread is inactive" not in record.getMessage()
+)
 
 
 class Inotify:

@@ -18,6 +18,7 @@ from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
 
 from ingest import files, watch
 from ingest.files import read, same_entry
+from ingest.inotify import Inotify
 from ingest.presence import Presence
 from ingest.sweep import Sweeper
 from kb import latency
@@ -468,6 +469,17 @@ def test_a_folder_that_cannot_be_watched_is_said_once_and_tried_again_now_and_th
 
 
 # -- clocks and lost events ------------------------------------------------------------------------
+
+
+def test_an_event_that_comes_while_a_folder_is_unwatched_is_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    follower = Inotify(lambda event: None, lambda: None)
+    follower.watch(tmp_path)
+    (emitter,) = follower._observer.emitters
+    follower.stop()
+    emitter.queue_events(1)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("hours", [-2, 2])
