@@ -58,19 +58,22 @@ bench-train: $(READY)
 # Makes the release that ships anew; needs the collections (VADEMECUM_DATA) and over an hour. One that
 # was cut off goes on; after one that came to its end, it begins anew.
 BUNDLED := finetune/configs/bundled.yaml
+NAME = $(shell sed -n '/^release:/,$$s/^  name: *//p' $(BUNDLED))
 RUN := data/runs/bundled
-MADE := $(RUN)/home/releases/bundled-2
-SHIPPED := kb/shipped/bundled-2
+MADE = $(RUN)/home/releases/$(NAME)
 release-bundled: $(READY)
 	test ! -e $(MADE) || rm -rf $(RUN)
+	mkdir -p $(RUN)
+	tail -n 60 "$(VADEMECUM_DATA)/gsm8k/train.jsonl" > $(RUN)/maths.jsonl
 	$(BIN)/finetune data $(BUNDLED)
 	$(BIN)/finetune train $(BUNDLED)
 	$(BIN)/finetune eval $(BUNDLED)
 	VADEMECUM_HOME=$(RUN)/home $(BIN)/finetune release $(BUNDLED)
 	rm -rf $(RUN)/new $(RUN)/old
 	cp -r $(MADE) $(RUN)/new
-	test ! -e $(SHIPPED) || mv $(SHIPPED) $(RUN)/old
-	mv $(RUN)/new $(SHIPPED)
+	mv kb/shipped $(RUN)/old
+	mkdir kb/shipped
+	mv $(RUN)/new kb/shipped/$(NAME)
 
 setup: $(READY)
 
