@@ -27,8 +27,9 @@ def take(environ: Mapping[str, str]) -> None:
 def has_bf16() -> bool:
     """Whether bfloat16 is quicker than float32 here.
 
-    Of CPUs, those with AMX: with AVX512_BF16 alone a step of the bundled model took 1.6 times the
-    processor time of float32 (2026-11-24: 92 against 147 tokens per second; torch 2.13).
+    Of CPUs, those with AMX: there 305 and 406 tokens per second against 278 and 275 (LoRA of the
+    bundled model, 2026-11-29, torch 2.13). With AVX512_BF16 alone a step took 1.6 times the
+    processor time of float32 (2026-11-24: 92 against 147 tokens per second).
     """
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
