@@ -216,19 +216,20 @@ def measure(system: System, cuts: Sequence[Cut], asked: Collection, look: Lookup
         "search p50 ms": percentiles(searches)["p50"],
         "search p95 ms": percentiles(searches)["p95"],
         "pieces indexed per s": round(len(cuts) / seconds),
-        "change to found p50 ms": percentiles(changes)["p50"],
+        "change to found p50 ms": percentiles([c for c in changes if c is not None])["p50"],
+        "changes not found": changes.count(None),
     }
 
 
-def _change(system: System, piece: str, look: Lookup) -> float:
+def _change(system: System, piece: str, look: Lookup) -> float | None:
+    """Seconds; None where the first search after the change does not find it."""
     word = f"q{secrets.token_hex(5)}"
     cut = Cut(piece, "", f"The {word} procedure is signed by the head of the ward.")
     look([cut.full, f"{word} procedure"])  # embedding takes all of them as long
     begun = time.perf_counter()
     system.change(cut)
-    if piece not in system.search(f"{word} procedure", DEPTH):
-        raise SystemExit(f"{system.name} does not find the changed piece {piece}")
-    return time.perf_counter() - begun
+    found = piece in system.search(f"{word} procedure", DEPTH)
+    return time.perf_counter() - begun if found else None
 
 
 class Known:
