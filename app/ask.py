@@ -36,12 +36,14 @@ class Answer:
         }
 
     def sources(self) -> list[str]:
-        """`[1] file name, page 2: "quote"`, each once."""
+        """`[1] file name, page 2: "quote"`, each once; `(not verified)` behind a quote that does
+        not support what it is cited for."""
         lines: dict[str, None] = {}
         for c in sorted(self.citations, key=lambda c: (c["number"], c.get("index", 0))):
             page = f", page {c['page']}" if c.get("page") else ""
             quote = " ".join(str(c.get("quote", "")).split())
-            lines[f'[{c["number"]}] {c["filename"]}{page}: "{quote}"'] = None
+            doubt = "" if c.get("verified", True) else " (not verified)"
+            lines[f'[{c["number"]}] {c["filename"]}{page}: "{quote}"{doubt}'] = None
         return list(lines)
 
 

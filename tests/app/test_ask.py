@@ -54,6 +54,12 @@ def test_a_source_that_is_cited_twice_is_listed_once_and_in_order() -> None:
     assert answer.sources()[1].startswith("[2] hours.md: ")
 
 
+def test_a_quote_that_does_not_support_its_sentence_is_marked() -> None:
+    answer = Answer(citations=[CITATION | {"verified": False}])
+    assert answer.sources() == ['[1] hours.md, page 2: "opens at 8:15" (not verified)']
+    assert "verified" not in Answer(citations=[CITATION | {"verified": True}]).sources()[0]
+
+
 def test_key_and_knowledge_base_are_sent() -> None:
     _, request = asked(stream(), key="vk-1", vector_store_ids=["vs_1"])
     assert request.headers["Authorization"] == "Bearer vk-1"
