@@ -209,6 +209,7 @@ def measure(system: System, cuts: Sequence[Cut], asked: Collection, look: Lookup
         gains.append(ndcg(ranked, query.relevance))
         recalls.append(recall(ranked, query.relevance))
     changes = [_change(system, cut.id, look) for cut in cuts[:: len(cuts) // CHANGES][:CHANGES]]
+    known = [seconds for seconds in changes if seconds is not None]
     return {
         "system": system.name,
         "ndcg@10": round(float(np.mean(gains)), 4),
@@ -216,7 +217,7 @@ def measure(system: System, cuts: Sequence[Cut], asked: Collection, look: Lookup
         "search p50 ms": percentiles(searches)["p50"],
         "search p95 ms": percentiles(searches)["p95"],
         "pieces indexed per s": round(len(cuts) / seconds),
-        "change to found p50 ms": percentiles([c for c in changes if c is not None])["p50"],
+        "change to found p50 ms": percentiles(known)["p50"] if known else None,
         "changes not found": changes.count(None),
     }
 

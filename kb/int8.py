@@ -180,7 +180,9 @@ def _whole(weights: Floats, axis: int) -> tuple[npt.NDArray[np.int8], Floats]:
 def _delete_outdated(keep: Path, source: str, stays: str) -> None:
     """Whoever computes with one has its weights in memory."""
     for file in keep.glob("*.*"):
-        if file.stem != stays and (file.stem.startswith(f"{source}-") or _UNNAMED.match(file.name)):
+        if file.stem != stays and (
+            file.stem.startswith(f"{source}-") or _UNNAMED.fullmatch(file.name)
+        ):
             file.unlink()
 
 
