@@ -1,8 +1,9 @@
 """Streamed text with `[n]` markers -> text with checked citations. Pure.
 
-A marker passes only if passage n was retrieved. A sentence without one is attributed to the
-passage that supports it best, if one does; an unsupported sentence stays without a marker. Fed in
-pieces of any size, it gives the same result however the text was cut. Knows nothing of the engine.
+A marker passes only if passage n was retrieved. A sentence without one, or whose marker names a
+passage that does not support it, is attributed to the one that supports it best, if one does; an
+unsupported sentence stays as it is. Fed in pieces of any size, it gives the same result however the
+text was cut. Knows nothing of the engine.
 """
 
 import re
@@ -36,7 +37,7 @@ class CitationStream:
         self._offset = offset
         self._held = ""  # not decided yet: may be a sentence's end, or become a marker
         self._sentence = ""  # what was written of the current sentence
-        self._cited = False  # whether the current sentence has a marker
+        self._cited: dict[int, bool] = {}  # markers of the current sentence: attributed or not
         self._blank = True  # whether a marker needs no space before it
 
     def feed(self, text: str) -> Iterator[Piece]:
@@ -81,15 +82,30 @@ class CitationStream:
             yield text
 
     def _mark(self, number: int) -> Iterator[Piece]:
-        if 1 <= number <= len(self._hits):
-            yield from self._cite(number, attributed=False)
+        already = self._cited.get(number, False)  # set in place of a wrong one
+        if 1 <= number <= len(self._hits) and not already:
+            right = self._source(number)
+            yield from self._cite(right, attributed=right != number)
 
     def _close(self) -> Iterator[Piece]:
-        if not self._cited and len(content_words(self._sentence)) >= _WORTH:
-            strengths = [best_window(self._sentence, hit)[2] for hit in self._hits]
-            if strengths and max(strengths) >= SUPPORTED:
-                yield from self._cite(1 + strengths.index(max(strengths)), attributed=True)
-        self._sentence, self._cited = "", False
+        if not self._cited and (source := self._source(0)):
+            yield from self._cite(source, attributed=True)
+        self._sentence, self._cited = "", {}
+
+    def _source(self, named: int) -> int:
+        """The passage `named` where it supports the sentence, or the one that supports it best.
+
+        `named` where none does, or where that one stands beside the sentence already.
+        """
+        if len(content_words(self._sentence)) < _WORTH:
+            return named
+        if named and best_window(self._sentence, self._hits[named - 1])[2] >= SUPPORTED:
+            return named
+        strengths = [best_window(self._sentence, hit)[2] for hit in self._hits]
+        if max(strengths, default=0.0) < SUPPORTED:
+            return named
+        best = 1 + strengths.index(max(strengths))
+        return named if best in self._cited else best
 
     def _cite(self, number: int, *, attributed: bool) -> Iterator[Piece]:
         space = "" if self._blank else " "
@@ -101,7 +117,7 @@ class CitationStream:
             index=self._offset + len(space),
             attributed=attributed,
         )
-        self._cited = True
+        self._cited[number] = attributed
         self._offset += len(mark)
         self._blank = False
         yield mark

@@ -73,6 +73,23 @@ def test_a_supported_sentence_without_marker_is_attributed() -> None:
     assert citation.attributed and citation.verified and citation.number == 1
 
 
+@pytest.mark.parametrize("markers", ["[2]", "[2][1]"])
+def test_a_marker_of_the_wrong_passage_becomes_that_of_the_one_which_says_it(markers: str) -> None:
+    shown, (citation,) = run(f"The pharmacy closes at 18:40. {markers}", 4)
+    assert shown == "The pharmacy closes at 18:40. [1]"
+    assert citation.number == 1 and citation.verified and citation.attributed
+    assert citation.quote == "It closes at 18:40."
+
+
+@pytest.mark.parametrize(
+    "text", ["Yes [2].", "Penguins live far south [2].", "The pharmacy closes at 18:40 [1] [2]."]
+)
+def test_a_marker_stays_where_no_other_passage_is_right(text: str) -> None:
+    shown, citations = run(text, 4)
+    assert shown == text
+    assert not any(citation.attributed for citation in citations)
+
+
 @pytest.mark.parametrize("claim", ["The pharmacy opens at 9:45.", "Penguins live far south.", "1."])
 def test_an_unsupported_sentence_stays_without_a_marker(claim: str) -> None:
     assert run(claim, 4) == (claim, [])
