@@ -33,6 +33,9 @@ class Compared:
     high: float
     p_value: float | None
     """McNemar's exact test, for measures of yes and no."""
+    better: bool
+    """Beyond chance: the whole interval is above zero, and McNemar's test agrees. The bootstrap
+    alone is too sure of few items: of one gained and none lost, every resample has a gain."""
     margin: float
     """How much worse it may be, for `part` and `general`."""
     log: bool
@@ -124,6 +127,7 @@ def _one(base: Measure, candidate: Measure, settings: EvalSettings, seed: int) -
     differences = np.subtract(candidate.values, base.values)
     low, high = bootstrap(differences.tolist(), settings.confidence, seed)
     binary = set(base.values) | set(candidate.values) <= {0.0, 1.0}
+    p_value = mcnemar(base.values, candidate.values) if binary else None
     return Compared(
         ability=base.ability,
         name=base.name,
@@ -135,7 +139,8 @@ def _one(base: Measure, candidate: Measure, settings: EvalSettings, seed: int) -
         difference=float(np.mean(differences)),
         low=low,
         high=high,
-        p_value=mcnemar(base.values, candidate.values) if binary else None,
+        p_value=p_value,
+        better=low > 0 and (p_value is None or p_value <= 1 - settings.confidence),
         margin=math.log1p(settings.perplexity_margin) if base.log else settings.margin,
         log=base.log,
     )

@@ -1,8 +1,8 @@
 """Measured differences -> yes or no, and every reason. Pure.
 
-Yes if the field became better for sure (the whole interval of the difference is above zero), and no
-part of the field and no general ability worse by more than its margin. Refusing everything is no
-gain: the parts hold what refusing costs.
+Yes if the field became better beyond chance (`Compared.better`), and no part of the field and no
+general ability worse by more than its margin. Refusing everything is no gain: the parts hold what
+refusing costs.
 """
 
 import math
@@ -58,9 +58,10 @@ def judge(compared: Sequence[Compared], *, strict: bool = False) -> Verdict:
 
 def _better(c: Compared) -> Reason:
     said = f"{c.label} {figures(c)}"
-    if c.low > 0:
+    if c.better:
         return Reason(True, f"{said}: better")
-    return Reason(False, f"{said}: not shown to be better")
+    chance = f" (p = {c.p_value:.2f})" if c.low > 0 and c.p_value is not None else ""
+    return Reason(False, f"{said}: not shown to be better{chance}")
 
 
 def _not_worse(c: Compared, strict: bool) -> Reason:

@@ -63,6 +63,20 @@ def test_what_may_be_chance_does_not() -> None:
     assert not verdict.passed and "not shown to be better" in verdict.why
 
 
+@pytest.mark.parametrize(
+    ("gained", "of", "passes"), [(1, 1, False), (3, 5, False), (5, 42, False), (6, 42, True)]
+)
+def test_a_handful_of_items_shows_nothing_however_lopsided(
+    gained: int, of: int, passes: bool
+) -> None:
+    """The bootstrap's interval alone would be above zero in each of these."""
+    (few,) = pair([0.0] * of, [1.0] * gained + [0.0] * (of - gained))
+    assert few.low > 0
+    verdict = gate.judge([few, *GENERAL])
+    assert verdict.passed is passes
+    assert ("not shown to be better" in verdict.why) is not passes
+
+
 GAINED = pair([0.0] * 50, [1.0] * 50)
 
 
