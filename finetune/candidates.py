@@ -7,8 +7,9 @@ from typing import Any
 
 from finetune.settings import TrainSettings
 from finetune.whole import json_object
+from kb import release
 from kb.errors import BadData
-from kb.release import weights
+from kb.models import folder_of
 
 ADAPTER_CONFIG = "adapter_config.json"
 CONFIG = "config.json"
@@ -23,8 +24,12 @@ class Candidate:
     config: Mapping[str, Any]
 
     def hashes(self) -> dict[str, str]:
-        """File -> SHA-256 of its weights."""
-        return weights(self.folder)
+        """File -> SHA-256, of all that decides what it answers: an adapter's weights and how much
+        they weigh; of a model everything, its tokenizer and template too. Raises BadData."""
+        if not self.is_adapter:
+            return release.hashes(self.folder)
+        config = self.folder / ADAPTER_CONFIG
+        return {ADAPTER_CONFIG: release.sha256(config), **release.weights(self.folder)}
 
 
 def of_run(settings: TrainSettings) -> Candidate:
@@ -44,6 +49,13 @@ def at(folder: Path) -> Candidate:
             continue
         return Candidate(folder, is_adapter, json_object(file))
     raise BadData(f"{folder}: holds neither {ADAPTER_CONFIG} nor {CONFIG}")
+
+
+def base_files(located: str) -> dict[str, str]:
+    """File -> SHA-256 of the base's weights; empty for a hub id of which nothing is here yet.
+    `located` is what `kb.models.locate` returns."""
+    folder = folder_of(located)
+    return release.weights(folder) if folder else {}
 
 
 def of_seeds(settings: TrainSettings) -> dict[int, Candidate]:

@@ -22,7 +22,6 @@ from finetune.rows import Row, write
 from finetune.settings import TrainSettings
 from kb.durable import replace
 from kb.errors import BadData, TrainingStopped
-from kb.models import context_tokens
 
 MANIFEST = "data.json"
 Report = Callable[[str], None]
@@ -120,8 +119,7 @@ def _grounded(
 ) -> tuple[list[Row], str]:
     """Rows, and the hash of what they were made from: the questions, and the passages that were
     read, or of a live knowledge base the documents that rows show."""
-    room = settings.release.context_tokens or context_tokens(settings.model_name_or_path)
-    style = grounding.Style.of(wanted, room, settings.seed)
+    style = grounding.Style.of(wanted, settings.room, settings.seed)
     questions: Sequence[Question] = ()
     passages_read = ""
     if wanted.collection:

@@ -17,7 +17,6 @@ from finetune.judges import Answer, Measure, Result
 from finetune.questions import Question
 from finetune.settings import EvalSettings, TrainSettings
 from kb.errors import BadConfiguration
-from kb.models import context_tokens
 
 Report = Callable[[str], None]
 
@@ -102,10 +101,9 @@ def evaluate(
     report: Report,
 ) -> Evaluation:
     """Ask both, compare, judge. `others` are runs of the same configuration by their seed."""
-    room = settings.release.context_tokens or context_tokens(settings.model_name_or_path)
 
     def measured(engine: Engine) -> Result:
-        return measure(engine, asked, settings.eval, room, report)
+        return measure(engine, asked, settings.eval, settings.room, report)
 
     before, said_before = measured(base)
     after, said_after = measured(candidate)

@@ -45,6 +45,7 @@ def open_engines(
         "evaluated": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "model": shown(settings.model_name_or_path),
         "prompt_version": PROMPT_VERSION,
+        "context_tokens": settings.room,
         "seed": settings.seed,
         "settings": _without_folders(settings.eval),
     }
@@ -53,10 +54,11 @@ def open_engines(
     from finetune import local  # torch: not for a server
 
     chosen = candidates.at(folder) if folder else candidates.of_run(settings)
-    about |= {"files": chosen.hashes()}
+    located = locate(settings.model_name_or_path, home, report=report)
+    about |= {"files": chosen.hashes(), "base_files": candidates.base_files(located)}
     seeds = candidates.of_seeds(settings)
     engines = local.together(
-        locate(settings.model_name_or_path, home, report=report),
+        located,
         {_title(settings, chosen): chosen.folder}
         | {f"seed {seed}": one.folder for seed, one in seeds.items()},
     )

@@ -1,7 +1,7 @@
 """A trained and judged run -> a release folder: what it is, what it was made of, what was measured.
 
-The judgement must be of these very weights. The manifest is written last (`kb.release`). Knows no
-server: promoting is `finetune.server`'s.
+The judgement must be of these very weights, beside these of the base, in this prompt. The manifest
+is written last (`kb.release`). Knows no server: promoting is `finetune.server`'s.
 """
 
 import json
@@ -22,7 +22,7 @@ from kb import chunking
 from kb import release as releases
 from kb.errors import AlreadyExists, BadConfiguration, BadData, GateClosed
 from kb.manifest import Adapter, Base, Chunker, Gate, Manifest, Serving, Source
-from kb.models import context_tokens, folder_of, locate, shown
+from kb.models import locate, shown
 from kb.prompt import PROMPT_VERSION
 from kb.settings import KbSettings
 
@@ -52,61 +52,65 @@ def ready(
     """
     candidate = candidates.of_run(settings)
     judged = report.read(settings.output_dir)
-    _must_be_of(judged, candidate, settings)
+    base_files = candidates.base_files(locate(settings.model_name_or_path, home))
+    _must_be_of(judged, candidate, base_files, settings)
     gate = Gate(passed=judged["gate"]["passed"], why=judged["gate"]["why"])
     if not gate.passed and not force:
         raise GateClosed(f"the gate said no: {gate.why}")
-    manifest = _manifest(settings, kb, home, candidate, judged, gate)
+    manifest = _manifest(settings, kb, candidate, judged, gate)
     if releases.folder(home, manifest.id).exists():
         raise AlreadyExists(f"there is a release {manifest.id!r} already")
     return manifest, candidate
 
 
-def _must_be_of(judged: Mapping[str, Any], candidate: Candidate, settings: TrainSettings) -> None:
+def _must_be_of(
+    judged: Mapping[str, Any],
+    candidate: Candidate,
+    base_files: Mapping[str, str],
+    settings: TrainSettings,
+) -> None:
+    """What was judged is what would be served, or BadData says what differs."""
     if "files" not in judged:
         raise BadData(
             f"{settings.output_dir}: was judged with --engine, and nobody knows which weights a"
             " server has; run `finetune eval` without it"
         )
-    if judged["files"] != candidate.hashes():
-        raise BadData(
-            f"{settings.output_dir}: was judged with other weights than it holds now; run"
-            " `finetune eval` again"
-        )
-    if judged["prompt_version"] != PROMPT_VERSION:
-        raise BadData(
-            f"{settings.output_dir}: was judged with prompt version {judged['prompt_version']},"
-            f" and {PROMPT_VERSION} is served; run `finetune eval` again"
-        )
+    now = {
+        "files": ("other weights or settings of them than it holds now", candidate.hashes()),
+        "model": ("another base", shown(settings.model_name_or_path)),
+        "base_files": ("other weights of the base than are here now", base_files),
+        "prompt_version": (f"another prompt version than {PROMPT_VERSION}", PROMPT_VERSION),
+        "context_tokens": ("another release.context_tokens", settings.room),
+    }
+    for key, (what, value) in now.items():
+        if judged[key] != value:
+            raise BadData(
+                f"{settings.output_dir}: was judged with {what}; run `finetune eval` again"
+            )
 
 
 def _manifest(
     settings: TrainSettings,
     kb: KbSettings,
-    home: Path,
     candidate: Candidate,
     judged: Mapping[str, Any],
     gate: Gate,
 ) -> Manifest:
     run = _document(settings.output_dir / runs.DONE, "finetune train")
-    base = folder_of(locate(settings.model_name_or_path, home))
     wanted = settings.release
     try:
         return Manifest(
             id=wanted.name,
             created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             kind="adapter" if candidate.is_adapter else "merged",
-            base=Base(
-                name=settings.model_name_or_path,
-                files=releases.weights(base) if base else {},
-            ),
+            base=Base(name=settings.model_name_or_path, files=judged["base_files"]),
             adapter=_adapter(candidate.config) if candidate.is_adapter else None,
             prompt_version=PROMPT_VERSION,
             embedder=kb.embedder_identity,
             chunker=Chunker(tokens=kb.chunk_tokens, version=chunking.VERSION),
             serving=Serving(
                 evidence=EVIDENCE if wanted.evidence is None else wanted.evidence,
-                context_tokens=wanted.context_tokens or context_tokens(settings.model_name_or_path),
+                context_tokens=settings.room,
                 quotes=wanted.quotes or 0,
             ),
             data=_sources(settings, run),
@@ -164,7 +168,7 @@ def _contents(settings: TrainSettings, candidate: Candidate) -> Iterator[dict[st
                 "base_model_name_or_path": shown(settings.model_name_or_path),
             }
             (part / candidates.ADAPTER_CONFIG).write_text(json.dumps(told, indent=2) + "\n")
-            for name in candidate.hashes():
+            for name in releases.weights(candidate.folder):
                 shutil.copyfile(candidate.folder / name, part / name)
         reports = Path(made) / report.FOLDER
         reports.mkdir()

@@ -23,7 +23,7 @@ from kb.errors import BadData
 
 FOLDER = "eval"
 DOCUMENT = "eval.json"
-FORMAT = 1
+FORMAT = 2
 _HEAD = ("measure", "items", "base", "candidate", "difference", "interval", "p")
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}"

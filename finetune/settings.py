@@ -1,8 +1,8 @@
 """The configuration of a training run: one YAML file, read once, frozen.
 
 Keys are LLaMA-Factory's where it has them. `data`, `eval` and `release` are sections of their own.
-Unknown keys are refused with the nearest known one. Knows no defaults of models: `finetune.plan`
-advises, the file decides.
+Unknown keys are refused with the nearest known one. Of models it knows the room for references
+alone: for the rest `finetune.plan` advises, and the file decides.
 """
 
 import os
@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from finetune.data_settings import DataSettings, Knowledge, Source
 from kb.errors import BadConfiguration
+from kb.models import context_tokens
 from kb.settings import Section, nearest
 
 Stage = Literal["pt", "sft", "rm", "dpo", "grpo"]
@@ -161,6 +162,11 @@ class TrainSettings(Section):
     @property
     def alpha(self) -> int:
         return self.lora_alpha or 2 * self.lora_rank
+
+    @property
+    def room(self) -> int:
+        """Tokens for references in the prompt: of rows, of what is judged, of what is served."""
+        return self.release.context_tokens or context_tokens(self.model_name_or_path)
 
 
 def load(

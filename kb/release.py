@@ -62,7 +62,7 @@ def write(home: Path, manifest: Manifest, contents: Mapping[str, Path]) -> Manif
     try:
         for name, source in contents.items():
             _copy(source, beside / name)
-        whole = manifest.model_copy(update={"files": _hashes(beside)})
+        whole = manifest.model_copy(update={"files": hashes(beside)})
         _must_have_part(whole)
         sync_tree(beside)
         replace(beside / MANIFEST, whole.model_dump_json(indent=2) + "\n")
@@ -166,6 +166,12 @@ def weights(model: Path) -> dict[str, str]:
     return {file.name: sha256(file) for file in found}
 
 
+def hashes(place: Path) -> dict[str, str]:
+    """Path below a folder -> SHA-256, of every file but a manifest and hidden ones. Raises BadData
+    where one is a link."""
+    return {path.relative_to(place).as_posix(): sha256(path) for path in sorted(_files(place))}
+
+
 def sha256(file: Path) -> str:
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
@@ -184,10 +190,6 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
     else:
         raise BadData(f"there is no {source} to release")
-
-
-def _hashes(place: Path) -> dict[str, str]:
-    return {path.relative_to(place).as_posix(): sha256(path) for path in sorted(_files(place))}
 
 
 def _files(place: Path) -> list[Path]:

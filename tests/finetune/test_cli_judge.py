@@ -47,7 +47,7 @@ def test_eval_judges_the_run_and_the_gate_says_no_with_2(
         "choice",
         "text",
     }
-    assert list(made["files"]) == ["adapter_model.safetensors"]
+    assert list(made["files"]) == ["adapter_config.json", "adapter_model.safetensors"]
     assert "the gate says no: grounding right" in said
     assert (config.parent / "run/eval/report.html").is_file()
 

@@ -1,6 +1,7 @@
 """A release holds what was judged, says what it is, and is refused where that is not so."""
 
 import json
+import shutil
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -8,6 +9,7 @@ from threading import Thread
 
 import httpx
 import pytest
+from safetensors.torch import load_file, save_file
 
 from finetune import cli, evaluate, judged, report
 from finetune.release import make
@@ -133,11 +135,42 @@ def test_weights_that_were_not_judged_are_refused(
         make(run, KB, tmp_path)
 
 
+def test_an_adapter_that_weighs_more_than_when_it_was_judged_is_refused(
+    run: TrainSettings, tmp_path: Path
+) -> None:
+    file = run.output_dir / "adapter/adapter_config.json"
+    told = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(told | {"lora_alpha": 64}), encoding="utf-8")
+    with pytest.raises(BadData, match="judged with other weights or settings"):
+        make(run, KB, tmp_path)
+
+
+def test_another_base_of_the_same_shape_is_refused(
+    run: TrainSettings, tmp_path: Path, tiny_model: Path
+) -> None:
+    for name, said in (("other", "another base"), (tiny_model.name, "other weights of the base")):
+        beside = tmp_path / "elsewhere" / name
+        shutil.copytree(tiny_model, beside)
+        tensors = load_file(beside / "model.safetensors")
+        save_file({k: v + 1 for k, v in tensors.items()}, beside / "model.safetensors")
+        changed = run.model_copy(update={"model_name_or_path": str(beside)})
+        with pytest.raises(BadData, match=said):
+            make(changed, KB, tmp_path)
+
+
+def test_another_room_for_references_than_was_judged_is_refused(
+    run: TrainSettings, tmp_path: Path
+) -> None:
+    wider = run.release.model_copy(update={"context_tokens": 900})
+    with pytest.raises(BadData, match=r"another release\.context_tokens"):
+        make(run.model_copy(update={"release": wider}), KB, tmp_path)
+
+
 def test_another_prompt_is_refused(run: TrainSettings, tmp_path: Path) -> None:
     file = run.output_dir / "eval/eval.json"
     told = json.loads(file.read_text(encoding="utf-8")) | {"prompt_version": 0}
     file.write_text(json.dumps(told), encoding="utf-8")
-    with pytest.raises(BadData, match="prompt version 0"):
+    with pytest.raises(BadData, match="another prompt version"):
         make(run, KB, tmp_path)
 
 
