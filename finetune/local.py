@@ -117,6 +117,8 @@ class LocalEngine:
     def _likelihoods(self, group: Asked) -> list[Score]:
         """The context is read once, then all continuations beside each other on its cache."""
         rows = [self._split(group.context, text) for text in group.continuations]
+        if self._has_soft_prompt():
+            return [self._whole(row, counted) for row, counted in rows]
         ids = [row for row, _ in rows]
         common = _common([row[:counted] for row, counted in rows])
         shared = max(1, min(common, *(len(row) - 1 for row in ids)))
@@ -139,6 +141,20 @@ class LocalEngine:
             wanted = following[n, start:end, None]
             out.append(Score(likely.gather(-1, wanted).sum().item(), end - start))
         return out
+
+    def _has_soft_prompt(self) -> bool:
+        """P-tuning's virtual tokens: peft puts them in front of whatever is read, so of what
+        follows a cache too."""
+        configs = self.model.peft_config if self.adapter else {}
+        return bool(self.adapter) and bool(configs[self.adapter].is_prompt_learning)
+
+    def _whole(self, row: list[int], counted: int) -> Score:
+        """One continuation with its context, read at once; virtual tokens have logits too."""
+        start = max(counted, 1)
+        ids = torch.tensor([row], device=self.model.device)
+        logits = self.model(ids).logits[0, -len(row) :]
+        likely = logits[start - 1 : -1].float().log_softmax(-1)
+        return Score(likely.gather(-1, ids[0, start:, None]).sum().item(), len(row) - start)
 
     def _split(self, context: str, text: str) -> tuple[list[int], int]:
         """Tokens of both together, and the first that holds something of the continuation."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from finetune import candidates, report, runs
+from finetune import candidates, report, runs, servable
 from finetune.candidates import Candidate
 from finetune.settings import TrainSettings
 from kb import chunking
@@ -48,9 +48,11 @@ def ready(
     """What would be released; nothing is written.
 
     Raises GateClosed, BadData (not trained, not judged, judged by a server, with other weights or
-    another prompt), BadConfiguration for a name that cannot be one, AlreadyExists.
+    another prompt, an adapter that no engine takes), BadConfiguration for a name that cannot be one
+    or a reward model, AlreadyExists.
     """
     candidate = candidates.of_run(settings)
+    _must_be_servable(settings, candidate)
     judged = report.read(settings.output_dir)
     base_files = candidates.base_files(locate(settings.model_name_or_path, home))
     _must_be_of(judged, candidate, base_files, settings)
@@ -61,6 +63,17 @@ def ready(
     if releases.folder(home, manifest.id).exists():
         raise AlreadyExists(f"there is a release {manifest.id!r} already")
     return manifest, candidate
+
+
+def _must_be_servable(settings: TrainSettings, candidate: Candidate) -> None:
+    """What an engine would refuse only when it is promoted is refused here."""
+    if settings.stage == "rm":
+        raise BadConfiguration("stage: a reward model answers nothing; there is nothing to serve")
+    if not candidate.is_adapter:
+        return
+    for problem in servable.adapter(candidate.config, tokens=0, vocabulary=0):
+        if problem.is_serious:
+            raise BadData(f"{candidate.folder}: {problem.text}")
 
 
 def _must_be_of(

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PromptEncoderConfig, TaskType, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune import local
@@ -49,6 +49,25 @@ def test_a_likelihood_is_that_of_the_whole_text_read_at_once(tiny_model: Path) -
             expected = sum(likely[n - 1, ids[0, n]].item() for n in counted)
             assert score.tokens == len(counted)
             assert score.logprob == pytest.approx(expected, rel=2e-2)
+
+
+def test_a_soft_prompt_stands_once_before_the_text_that_is_scored(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    config = PromptEncoderConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=3)
+    soft = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), config)
+    soft.save_pretrained(str(tmp_path))
+    bare, tuned = local.together(str(tiny_model), {"soft": tmp_path})
+    asked = Asked("the question and", (" the answer of some length", " the reference"))
+    for text, score in zip(asked.continuations, tuned.score([asked])[0], strict=True):
+        ids = tuned.tokenizer(asked.context + text, return_tensors="pt")["input_ids"]
+        with tuned._mode():
+            likely = tuned.model(ids).logits[0, 3:-1].float().log_softmax(-1)
+        expected = likely.gather(-1, ids[0, 1:, None])[-score.tokens :].sum().item()
+        assert score.logprob == pytest.approx(expected, rel=1e-4)
+    counted = [[score.tokens for score in engine.score([asked])[0]] for engine in (bare, tuned)]
+    assert counted[0] == counted[1]
 
 
 def test_answers_do_not_depend_on_who_is_asked_beside(tiny_model: Path) -> None:

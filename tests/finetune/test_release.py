@@ -145,6 +145,15 @@ def test_an_adapter_that_weighs_more_than_when_it_was_judged_is_refused(
         make(run, KB, tmp_path)
 
 
+def test_what_no_engine_serves_is_not_released(run: TrainSettings, tmp_path: Path) -> None:
+    with pytest.raises(BadConfiguration, match="reward model"):
+        make(run.model_copy(update={"stage": "rm"}), KB, tmp_path)
+    file = run.output_dir / "adapter/adapter_config.json"
+    file.write_text(json.dumps({"peft_type": "P_TUNING", "num_virtual_tokens": 3}))
+    with pytest.raises(BadData, match="vLLM serves LoRA, not P_TUNING"):
+        make(run, KB, tmp_path)
+
+
 def test_another_base_of_the_same_shape_is_refused(
     run: TrainSettings, tmp_path: Path, tiny_model: Path
 ) -> None:
