@@ -37,8 +37,7 @@ def merge(
     folder = target(settings, quantize)
     base = locate(settings.model_name_or_path, home, report=report)
     beside = folder.with_name(f".{folder.name}.writing")
-    for path in (beside, folder):
-        shutil.rmtree(path, ignore_errors=True)
+    shutil.rmtree(beside, ignore_errors=True)
     try:
         beside.mkdir()
         if settings.finetuning_type == "full":
@@ -48,6 +47,7 @@ def merge(
         if quantize == "4bit":
             _quantize(beside)
         sync_tree(beside)
+        shutil.rmtree(folder, ignore_errors=True)  # not before there is another
         beside.rename(folder)
     except (OSError, SafetensorError) as error:
         raise TrainingStopped(f"{folder}: could not be written: {error}") from error

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from finetune.merge import merge
 from finetune.settings import TrainSettings
 from finetune.train import train
-from kb.errors import BadConfiguration
+from kb.errors import BadConfiguration, VademecumError
 from tests.finetune import tiny
 from tests.finetune.small_runs import run
 
@@ -35,6 +35,18 @@ def test_merged_weights_answer_as_base_and_adapter_do(tmp_path: Path, tiny_model
     assert (together - bare).abs().max() > 0.3
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(tiny_model).chat_template
+
+
+def test_the_last_good_export_stays_where_another_cannot_be_made(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    settings = trained(run(tmp_path, tiny_model))
+    merge(settings, tmp_path, print)
+    (tmp_path / "adapter/adapter_model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(VademecumError):
+        merge(settings, tmp_path, print)
+    AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert not (tmp_path / ".merged.writing").exists()
 
 
 def test_four_bits_are_smaller_and_say_nearly_the_same(tmp_path: Path, tiny_model: Path) -> None:
