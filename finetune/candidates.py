@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune import runs
 from finetune.settings import TrainSettings
 from finetune.whole import json_object
 from kb import release
@@ -59,8 +60,18 @@ def base_files(located: str) -> dict[str, str]:
 
 
 def of_seeds(settings: TrainSettings) -> dict[int, Candidate]:
-    """Runs of `eval.seeds`, each in `OUTPUT_DIR-seedN` beside this one. Raises BadData."""
-    return {seed: of_run(of_seed(settings, seed)) for seed in settings.eval.seeds}
+    """Runs of `eval.seeds`, each in `OUTPUT_DIR-seedN` beside this one. Raises BadData where one is
+    not there, or was trained with anything else than another seed."""
+    found = {}
+    for seed in settings.eval.seeds:
+        run = of_seed(settings, seed)
+        found[seed] = of_run(run)
+        if differ := set(runs.differences(settings.output_dir, run.output_dir)) - {"seed"}:
+            raise BadData(
+                f"{run.output_dir}: differs from {settings.output_dir.name} by more than the seed:"
+                f" {', '.join(sorted(differ))}"
+            )
+    return found
 
 
 def of_seed(settings: TrainSettings, seed: int) -> TrainSettings:

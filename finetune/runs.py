@@ -81,6 +81,12 @@ def resumed(settings: TrainSettings, wanted: Mapping[str, Any]) -> Path | None:
     return found
 
 
+def differences(one: Path, other: Path) -> list[str]:
+    """Which of the keys that decide a run differ between two runs' folders."""
+    file = one / BEGUN
+    return _changed(other, json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {})
+
+
 def _changed(folder: Path, wanted: Mapping[str, Any]) -> list[str]:
     file = folder / BEGUN
     begun = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

@@ -52,6 +52,29 @@ def test_eval_judges_the_run_and_the_gate_says_no_with_2(
     assert (config.parent / "run/eval/report.html").is_file()
 
 
+def test_runs_of_other_seeds_are_judged_beside_it_and_must_differ_by_the_seed_alone(
+    config: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    begun: dict[str, object] = {"learning_rate": 1e-4, "rows": "a" * 64}
+    for name, seed in (("run", 42), ("run-seed7", 7)):
+        adapter(tiny_model, config.parent / name / "adapter", seed)
+        file = config.parent / name / "begun.json"
+        file.write_text(json.dumps(begun | {"seed": seed}), encoding="utf-8")
+    asked = ("eval", str(config), *QUICK, "--set", "eval.seeds=[7]")
+    assert run(monkeypatch, *asked) == 2
+    told = json.loads(capsys.readouterr().out)["seeds"]
+    assert told and all(len(one["runs"]) == 2 for one in told)
+    file = config.parent / "run-seed7/begun.json"
+    file.write_text(json.dumps(begun | {"seed": 7, "rows": "b" * 64}), encoding="utf-8")
+    assert run(monkeypatch, *asked) == 3
+    assert "run-seed7: differs from run by more than the seed: rows" in capsys.readouterr().err
+    assert run(monkeypatch, *asked[:-1], "eval.seeds=[8]") == 3
+    assert "run-seed8/adapter: is not there" in capsys.readouterr().err
+
+
 def test_eval_of_a_run_that_was_not_trained_says_so_with_3(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
