@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from app.settings import AppSettings, EngineSettings
 from finetune import evaluate
@@ -78,3 +79,16 @@ def test_the_sample_configuration_is_the_one_that_is_shown_and_its_files_are_the
     assert evaluate.items(settings, bases(tmp_path)).counts() == {
         "questions": 0, "grounding": 44, "choice": 0, "maths": 0, "text": 8,
     }  # fmt: skip
+
+
+def test_the_engine_of_the_compose_file_can_be_given_releases() -> None:
+    """It serves the base that manifests name, and reads adapters where the server puts them."""
+    services = yaml.safe_load((ROOT / "docker/compose.yaml").read_text(encoding="utf-8"))[
+        "services"
+    ]
+    engine, server = services["engine"], services["server"]
+    model = engine["command"][engine["command"].index("--model") + 1]
+    assert server["environment"]["VADEMECUM_ENGINE__MODEL"] == model
+    assert "--enable-lora" in engine["command"]
+    assert engine["environment"]["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
+    assert engine["volumes"] == [f"{server['volumes'][0]}:ro"]
