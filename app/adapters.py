@@ -75,6 +75,8 @@ class AdapterEngine(HttpEngine):
     async def stream(
         self, messages: Sequence[Message], options: Mapping[str, Any]
     ) -> AsyncGenerator[Delta, None]:
+        if not self._asked:  # vLLM would not miss it: an empty name is the base's too
+            await self.load()
         asked = self._asked
         try:
             async with aclosing(super().stream(messages, options)) as deltas:

@@ -49,10 +49,10 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path.endswith("lora_adapter"):
             self._adapter(body)
-        elif body["model"] not in self.server.words:
-            self._json(404, {"error": {"message": f"The model {body['model']} does not exist."}})
+        elif (model := body["model"] or "base") not in self.server.words:  # "" is the base's too
+            self._json(404, {"error": {"message": f"The model {model} does not exist."}})
         else:
-            first, *others = self.server.words[body["model"]].split("|")
+            first, *others = self.server.words[model].split("|")
             # Another text in every third answer, as rounding may give it.
             self.server.answered += 1
             self._stream(others[0] if others and self.server.answered % 3 == 0 else first)

@@ -207,8 +207,14 @@ def test_an_engine_that_was_started_anew_gets_its_adapter_again(
 def test_after_a_restart_of_the_server_the_adapter_is_loaded_when_it_is_asked_for(
     tmp_path: Path, supervisor: FakeSupervisor
 ) -> None:
+    manifest = store(tmp_path)
+
     async def story() -> None:
-        engine = launcher(tmp_path, EngineSettings(), cpu=False).attach(store(tmp_path))
+        engine = launcher(tmp_path, EngineSettings(), cpu=False).attach(manifest)
+        answers = await asyncio.gather(*(says(engine) for _ in range(5)))
+        assert set(answers) == {"r1"} and len(supervisor.running["base"].loaded) == 1
+        await engine.close()
+        engine = launcher(tmp_path, EngineSettings(), cpu=False).attach(manifest)
         assert await engine.ready() and await says(engine) == "r1"
         await engine.close()
 
