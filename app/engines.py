@@ -93,13 +93,13 @@ def by_adapter(manifest: Manifest, settings: EngineSettings, *, cpu: bool) -> bo
 def at_start(
     home: Path, settings: EngineSettings, kb: KbSettings, report: Report
 ) -> Manifest | None:
-    """The current release, to go on with; None: the base, which answers, and `report` is told so,
-    where the release cannot be served any more."""
+    """The current release, to go on with, its files checked; None: the base, which answers, and
+    `report` is told so, where the release cannot be served any more."""
     try:
         current = release.current(home)
         if current == BASE:
             return None
-        manifest = release.peek(release.folder(home, current))
+        manifest = release.read(release.folder(home, current), quick=True)
     except BadData as error:
         report(f"the base answers: {error}")
         return None
@@ -107,6 +107,20 @@ def at_start(
     if not (wrong := misfits(manifest, model=settings.model, weights_in="", kb=kb)):
         return manifest
     report(f"the base answers: release {current} cannot be served any more: {'; '.join(wrong)}")
+    return None
+
+
+def going_on(
+    home: Path, settings: EngineSettings, kb: KbSettings, *, cpu: bool, report: Report
+) -> Manifest | None:
+    """`at_start` for a server, which finds engines running. A release that could not be served when
+    they were started has none, even if it could be by now."""
+    manifest = at_start(home, settings, kb, report)
+    if manifest is None or settings.url or by_adapter(manifest, settings, cpu=cpu):
+        return manifest
+    if any(one.release == manifest.id for one in read(home)):
+        return manifest
+    report(f"the base answers: no engine runs with release {manifest.id}; promote it to start one")
     return None
 
 

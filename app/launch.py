@@ -34,7 +34,8 @@ class Launcher(Protocol):
     """A release is a manifest; None is the base."""
 
     def attach(self, manifest: Manifest | None) -> Engine:
-        """The engine of what ran before this process began; it may not be up yet."""
+        """The engine of what ran before this process began, or of the base; it may not be up
+        yet."""
         ...
 
     def runs(self, manifest: Manifest | None) -> bool:
@@ -87,9 +88,10 @@ class Engines:
 
     def attach(self, manifest: Manifest | None) -> Engine:
         if self._by_adapter(manifest):
+            self._running(None)
             self._adapters += 1
             return self._adapter(manifest)
-        return self._at(self._declared(manifest), manifest)
+        return self._at(self._running(manifest), manifest)
 
     def runs(self, manifest: Manifest | None) -> bool:
         if self._by_adapter(manifest):
@@ -140,10 +142,11 @@ class Engines:
                 )
             return self._at(None, None)
         wanted = self._declared(manifest)
-        if running := wanted is not None:
-            engine = self._at(wanted, manifest)
-        else:
-            engine = await self._declare_own(manifest)
+        if not (running := wanted is not None):
+            if manifest is not None and not is_merged(self._home, manifest):
+                await self._merge(manifest)
+            wanted = self._declare_own(manifest)
+        engine = self._at(wanted, manifest)
         try:
             await self._until_ready(engine)
         except BaseException:  # cancelled too: what was declared must not stay behind
@@ -152,12 +155,18 @@ class Engines:
             raise
         return engine
 
-    async def _declare_own(self, manifest: Manifest | None) -> HttpEngine:
-        if manifest is not None and not is_merged(self._home, manifest):
-            await self._merge(manifest)
-        wanted = engines.own(self._home, manifest, free_port(LOOPBACK))
-        self._declare([*engines.read(self._home), wanted])
-        return self._at(wanted, manifest)
+    def _running(self, manifest: Manifest | None) -> engines.Wanted | None:
+        """Declared from now on, if it was not; None at `[engine] url`."""
+        if self._settings.url:
+            return None
+        return self._declared(manifest) or self._declare_own(manifest)
+
+    def _declare_own(self, manifest: Manifest | None) -> engines.Wanted:
+        declared = engines.read(self._home)
+        port = free_port(LOOPBACK) if declared else self._settings.port
+        wanted = engines.own(self._home, manifest, port)
+        self._declare([*declared, wanted])
+        return wanted
 
     async def _until_ready(self, engine: Engine) -> None:
         until = self._clock() + self._settings.start_seconds

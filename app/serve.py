@@ -15,7 +15,7 @@ from app.answer import Answerer
 from app.auth import Keys
 from app.children import BAD_CONFIGURATION, is_cpu_build
 from app.engine import Engine
-from app.engines import at_start
+from app.engines import going_on
 from app.gate import is_loopback
 from app.knowledge import KnowledgeBases
 from app.launch import Engines
@@ -86,12 +86,13 @@ def _releases(home: Path, app: AppSettings, engine: EngineSettings, kb: KbSettin
         base = "" if engine.url else locate(engine.model, home)
         return fit.misfits(manifest, model=engine.model, weights_in=base, kb=kb)
 
+    cpu = is_cpu_build()
     return Releases(
         home,
-        Engines(home, engine, cpu=is_cpu_build(), merge=partial(merge, home, engine.model)),
+        Engines(home, engine, cpu=cpu, merge=partial(merge, home, engine.model)),
         serve,
         misfits,
-        current=at_start(home, engine, kb, log.error),
+        current=going_on(home, engine, kb, cpu=cpu, report=log.error),
         keep_seconds=engine.keep_seconds,
     )
 

@@ -20,6 +20,7 @@ from app.supervisor import Supervisor
 from app.world import World, on_this_machine
 from kb.errors import BadConfiguration, BadData
 from kb.locks import exclusive
+from kb.merging import is_merged
 from kb.models import locate
 from kb.settings import Configuration, KbSettings
 
@@ -106,6 +107,9 @@ def _engines(
     cpu = children.is_cpu_build()
     base = locate(engine.model, home, report=say)
     manifest = engines.own_at_start(home, engine, kb, cpu=cpu, report=say)
+    if manifest is not None and not is_merged(home, manifest):
+        say(f"the base answers: release {manifest.id} was not merged; logs/prepare.log says why")
+        manifest = None
     # One engine, however many there were: what was kept for a rollback is started at need.
     engines.write(home, [engines.own(home, manifest, engine.port)])
     with_ = f"release {manifest.id}" if manifest else engine.model

@@ -135,6 +135,20 @@ def test_after_a_restart_the_engines_are_found_again(
     run(story)
 
 
+def test_a_base_that_does_not_run_any_more_is_started_for_who_attaches_to_it(
+    tmp_path: Path, supervisor: FakeSupervisor
+) -> None:
+    alone = engines.own(tmp_path, store(tmp_path), 8001)
+    engines.write(tmp_path, [alone])
+    supervisor.look()
+    for cpu, manifest in ((True, None), (False, store(tmp_path, "r2"))):
+        engines.write(tmp_path, [alone])
+        attached = launcher(tmp_path, EngineSettings(), cpu=cpu).attach(manifest)
+        asyncio.run(attached.close())
+        assert declared(tmp_path) == ["r1", "base"]
+        assert len({one.port for one in engines.read(tmp_path)}) == 2
+
+
 def test_whole_weights_are_served_from_the_release_and_never_by_an_adapter(
     tmp_path: Path, supervisor: FakeSupervisor
 ) -> None:
