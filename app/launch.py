@@ -9,7 +9,7 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Protocol, TypeGuard
 
@@ -49,6 +49,10 @@ class Launcher(Protocol):
 
     async def stop(self, release: str, engine: Engine) -> None:
         """Let it go; it is closed."""
+        ...
+
+    def keep(self, releases: Collection[str]) -> None:
+        """Stop every engine that none of these stands on."""
         ...
 
     def needs(self, release: str) -> bool:
@@ -121,6 +125,12 @@ class Engines:
                 self._declare([one for one in engines.read(self._home) if one.release != release])
         finally:
             await engine.close()
+
+    def keep(self, releases: Collection[str]) -> None:
+        declared = engines.read(self._home)
+        kept = [one for one in declared if one.release in releases or self.needs(one.release)]
+        if kept != declared:
+            self._declare(kept)
 
     def needs(self, release: str) -> bool:
         return release == BASE and (bool(self._settings.url) or self._adapters > 0)
@@ -241,6 +251,10 @@ class FakeLauncher:
     async def stop(self, release: str, engine: Engine) -> None:
         self.stopped.append(release)
         self.running.discard(release)
+
+    def keep(self, releases: Collection[str]) -> None:
+        self.stopped += sorted(self.running.difference(releases))
+        self.running.intersection_update(releases)
 
     def needs(self, release: str) -> bool:
         return False

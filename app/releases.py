@@ -65,7 +65,7 @@ class Releases:
         self._sleep = sleep
         self._under_way: UnderWay | None = None
         self._expiring: asyncio.Task[None] | None = None
-        self._stopping: set[asyncio.Task[None]] = set()
+        self._stopping: dict[asyncio.Task[None], str] = {}  # and whose engine it is
         self.lineup = self._resume(current)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -99,6 +99,12 @@ class Releases:
                 manifest = await asyncio.to_thread(self._fitting, order[1])
                 serving = await self._bring_up(manifest, compare=False)
             await self._switch(serving, order[1:])
+
+    async def open(self) -> None:
+        """Of what ran before this process, stop what nobody answers with, now or when it was kept
+        for long enough."""
+        self._sweep()
+        self._expire_later()
 
     async def close(self) -> None:
         """Stop what runs in the background. The engines stay, but for those that were already being
@@ -200,8 +206,8 @@ class Releases:
         else knows of its engine any more."""
         self.lineup.remove(serving)
         stopping = asyncio.create_task(self._stop(serving))
-        self._stopping.add(stopping)
-        stopping.add_done_callback(self._stopping.discard)
+        self._stopping[stopping] = serving.release
+        stopping.add_done_callback(self._stopping.pop)
         await asyncio.shield(stopping)
 
     async def _stop(self, serving: Serving) -> None:
@@ -214,6 +220,18 @@ class Releases:
             await self._launcher.stop(serving.release, serving.engine)
         except VademecumError as error:
             log.warning("%s could not be stopped cleanly: %s", serving.release, error)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Stop engines that nobody answers with: of a promotion that failed or was killed, or the
+        base's when the last adapter on it is gone."""
+        if self._under_way is not None:  # one that comes up looks like those; its end sweeps
+            return
+        answering = {one.release for one in (self.lineup.current, *self.lineup.others())}
+        try:
+            self._launcher.keep(answering.union(self._stopping.values()))
+        except BadData as error:
+            log.warning("engines that nobody needs may go on running: %s", error)
 
     # -- after a restart -------------------------------------------------------------------------
 
@@ -251,6 +269,7 @@ class Releases:
             yield tell
         finally:
             self._under_way = None
+            self._sweep()
 
     def _state(self, name: str) -> str:
         if name == self.lineup.current.release:

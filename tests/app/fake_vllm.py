@@ -97,13 +97,17 @@ class FakeSupervisor:
     def __init__(self, home: Path) -> None:
         self._home = home
         self.running: dict[str, Vllm] = {}
+        self.take_adapters = True
 
     def look(self) -> None:
         wanted = {one.release: one for one in engines.read(self._home)}
-        for release in self.running.keys() - wanted.keys():
-            self.running.pop(release).stop()
+        for release, one in list(self.running.items()):
+            if release not in wanted or wanted[release].port != one.server_port:
+                self.running.pop(release).stop()
         for release in wanted.keys() - self.running.keys():
-            self.running[release] = Vllm(wanted[release].port, base=release)
+            self.running[release] = Vllm(
+                wanted[release].port, base=release, adapters=self.take_adapters
+            )
 
     def close(self) -> None:
         engines.write(self._home, [])

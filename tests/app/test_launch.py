@@ -7,11 +7,17 @@ from pathlib import Path
 import pytest
 
 from app import engines, probe
+from app.answer import Answerer
 from app.engine import Engine, HttpEngine
 from app.engines import Wanted
 from app.errors import NotPromotable, PromotionFailed
 from app.launch import Engines
-from app.settings import EngineSettings
+from app.lineup import Serving
+from app.ports import free_port
+from app.profile import Profile
+from app.releases import Releases
+from app.settings import AppSettings, EngineSettings
+from kb import release
 from kb.manifest import Manifest
 from tests.app.fake_vllm import FakeSupervisor, Vllm, vllm
 from tests.kb.releases import store
@@ -53,6 +59,11 @@ def launcher(
 async def says(engine: Engine) -> str:
     stream: AsyncGenerator[object, None] = engine.stream([], {})
     return "".join([delta.text async for delta in stream])  # type: ignore[attr-defined]
+
+
+def serving(manifest: Manifest | None, engine: Engine) -> Serving:
+    profile = Profile.of(EngineSettings(), AppSettings())
+    return Serving(manifest.id if manifest else "base", engine, Answerer(engine, profile))
 
 
 def declared(home: Path) -> list[str]:
@@ -231,6 +242,66 @@ def test_after_a_restart_of_the_server_the_adapter_is_loaded_when_it_is_asked_fo
         engine = launcher(tmp_path, EngineSettings(), cpu=False).attach(manifest)
         assert await engine.ready() and await says(engine) == "r1"
         await engine.close()
+
+    run(story)
+
+
+def test_only_engines_that_somebody_stands_on_are_kept(
+    tmp_path: Path, supervisor: FakeSupervisor
+) -> None:
+    settings = EngineSettings(max_adapter_rank=8)
+    one = launcher(tmp_path, settings, cpu=False, supervisor=supervisor)
+
+    async def story() -> None:
+        full = await one.start(store(tmp_path, "full", kind="merged", adapter=None))
+        one.keep({"full", "base"})
+        assert declared(tmp_path) == ["base", "full"]
+        adapter = await one.start(store(tmp_path))
+        one.keep({"r1"})
+        assert declared(tmp_path) == ["base"]
+        await one.stop("r1", adapter)
+        one.keep({"full"})
+        assert declared(tmp_path) == []
+        await full.close()
+
+    run(story)
+
+
+@pytest.mark.parametrize("takes_adapters", [True, False])
+def test_a_base_that_was_started_for_an_adapter_goes_with_it(
+    tmp_path: Path, supervisor: FakeSupervisor, takes_adapters: bool
+) -> None:
+    full = store(tmp_path, "full", kind="merged", adapter=None)
+    store(tmp_path)
+    release.succeed(tmp_path, ["full"])
+    engines.write(tmp_path, [engines.own(tmp_path, full, free_port("127.0.0.1"))])
+    supervisor.look()
+    supervisor.take_adapters = takes_adapters
+    one = launcher(tmp_path, EngineSettings(), cpu=False, supervisor=supervisor)
+
+    async def story() -> None:
+        hour = asyncio.Event()
+
+        async def sleep(seconds: float) -> None:
+            await hour.wait()
+
+        releases = Releases(
+            tmp_path, one, serving, lambda _: [], current=full, keep_seconds=3600, sleep=sleep
+        )
+        await releases.open()
+        if takes_adapters:
+            await releases.promote("r1")
+            assert "base" in declared(tmp_path)
+            await releases.rollback()
+            hour.set()
+            while releases.lineup.others():
+                await asyncio.sleep(0.01)
+        else:
+            with pytest.raises(PromotionFailed):
+                await releases.promote("r1")
+        await releases.close()
+        assert declared(tmp_path) == ["full"]
+        await releases.lineup.close()
 
     run(story)
 

@@ -84,6 +84,15 @@ def home(tmp_path: Path) -> Iterator[Home]:
     one.bases.close()
 
 
+@contextmanager
+def restarted(home: Home, keep_seconds: float = 3600.0) -> Iterator[None]:
+    """The server starts again; the engines went on."""
+    home.releases = home.resumed(keep_seconds)
+    home.client = type(home.client)(home.app(), base_url="http://127.0.0.1:8000")
+    with home.client:
+        yield
+
+
 def promote(home: Home, name: str, **body: Any) -> Response:
     return home.client.post(f"/admin/releases/{name}/promote", json=body or None)
 
@@ -332,6 +341,23 @@ def test_a_server_that_starts_again_goes_on_with_its_release(home: Home) -> None
     assert [one.release for one in again.others()] == ["base"]
     home.launcher.running.discard("base")
     assert home.resumed().lineup.others() == []
+
+
+def test_a_server_that_starts_again_keeps_what_was_kept_no_longer_than_that(home: Home) -> None:
+    promote(home, "r1")
+    with restarted(home, keep_seconds=0.05):
+        eventually(lambda: states(home) == {"r1": "current"})
+        eventually(lambda: home.launcher.stopped == ["base"])
+
+
+def test_a_server_that_starts_again_stops_what_nobody_answers_with(home: Home) -> None:
+    promote(home, "r1")
+    rollback(home)
+    home.launcher.running.add("r2")  # as when it was killed while this came up
+    with restarted(home):
+        assert states(home) == {"base": "current"}
+        assert sorted(home.launcher.stopped) == ["r1", "r2"]
+        assert home.launcher.running == {"base"}
 
 
 def test_a_current_release_that_cannot_be_served_leaves_the_base(
