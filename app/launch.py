@@ -226,13 +226,15 @@ class Engines:
 
 
 class FakeLauncher:
-    """Gives each release the engine that the test made for it. `started` and `stopped` are ids."""
+    """Gives each release the engine that the test made for it. `started`, `stopped` and `needed`
+    are ids."""
 
     def __init__(self, base: FakeEngine, releases: Mapping[str, FakeEngine]) -> None:
         self._engines = {BASE: base, **releases}
         self.running = {BASE}
         self.started: list[str] = []
         self.stopped: list[str] = []
+        self.needed: set[str] = set()
 
     def attach(self, manifest: Manifest | None) -> Engine:
         return self._engines[_id(manifest)]
@@ -253,11 +255,11 @@ class FakeLauncher:
         self.running.discard(release)
 
     def keep(self, releases: Collection[str]) -> None:
-        self.stopped += sorted(self.running.difference(releases))
-        self.running.intersection_update(releases)
+        self.stopped += sorted(self.running - self.needed.union(releases))
+        self.running &= self.needed.union(releases)
 
     def needs(self, release: str) -> bool:
-        return False
+        return release in self.needed
 
     def base(self) -> Engine | None:
         return self._engines[BASE] if BASE in self.running else None

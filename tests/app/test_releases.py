@@ -301,7 +301,8 @@ def test_what_is_being_stopped_is_stopped_although_another_is_promoted_meanwhile
 ) -> None:
     promote(home, "r2")
     promote(home, "r1")
-    home.launcher.running.add("base")  # as where adapters stand on it
+    home.launcher.running.add("base")
+    home.launcher.needed.add("base")  # as where adapters stand on it
     home.launcher.stopped.clear()
     home.releases = home.resumed(keep_seconds=0.05)
     home.client = type(home.client)(home.app(), base_url="http://127.0.0.1:8000")
