@@ -1,12 +1,14 @@
 """Which engines should run: the one file in which server and supervisor meet.
 
-    HOME/releases/engines.json    {"engines": [{"release": "r1", "port": 8101, "model": "..."}]}
+    HOME/releases/engines.json
+    {"engines": [{"release": "r1", "port": 8101, "model": "...", "manifest": SHA256}]}
 
 The server declares; `vademecum up` starts what is missing, starts again what died and stops what is
 no longer there, so either may be restarted at any time. Only the server writes the file while it
 runs, `up` before it does. Knows nothing of processes.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +38,12 @@ class Wanted(BaseModel):
     port: int
     model: str = ""
     """A folder with whole weights; empty: what `[engine] model` names."""
+    manifest: str = ""
+    """SHA-256 of the release's, since another one may be made under the same id."""
+
+    def is_of(self, manifest: Manifest | None) -> bool:
+        """None is the base."""
+        return (self.release, self.manifest) == _identity(manifest)
 
 
 class _File(BaseModel):
@@ -67,9 +75,15 @@ def name(release: str) -> str:
 
 def own(home: Path, manifest: Manifest | None, port: int) -> Wanted:
     """An engine of its own for a release, with whole weights; None: for the base."""
+    release, sha256 = _identity(manifest)
+    model = str(model_of(home, manifest)) if manifest else ""
+    return Wanted(release=release, port=port, model=model, manifest=sha256)
+
+
+def _identity(manifest: Manifest | None) -> tuple[str, str]:
     if manifest is None:
-        return Wanted(release=BASE, port=port)
-    return Wanted(release=manifest.id, port=port, model=str(model_of(home, manifest)))
+        return BASE, ""
+    return manifest.id, hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()
 
 
 def takes_adapters(settings: EngineSettings, *, cpu: bool) -> bool:
@@ -118,7 +132,7 @@ def going_on(
     manifest = at_start(home, settings, kb, report)
     if manifest is None or settings.url or by_adapter(manifest, settings, cpu=cpu):
         return manifest
-    if any(one.release == manifest.id for one in read(home)):
+    if any(one.is_of(manifest) for one in read(home)):
         return manifest
     report(f"the base answers: no engine runs with release {manifest.id}; promote it to start one")
     return None

@@ -189,8 +189,7 @@ class Engines:
             await self._sleep(_LOOK_SECONDS)
 
     def _declared(self, manifest: Manifest | None) -> engines.Wanted | None:
-        declared = (one for one in engines.read(self._home) if one.release == _id(manifest))
-        return next(declared, None)
+        return next((one for one in engines.read(self._home) if one.is_of(manifest)), None)
 
     def _declare(self, wanted: list[engines.Wanted]) -> None:
         engines.write(self._home, wanted)

@@ -11,13 +11,15 @@ from app.answer import Answerer
 from app.completion import MODEL
 from app.engine import Engine
 from app.errors import UnknownModel
+from kb.manifest import BASE, Manifest
 
 
 class Serving:
-    """A release that can answer now (or the base model: `kb.manifest.BASE`)."""
+    """A release that can answer now; without a manifest the base model."""
 
-    def __init__(self, release: str, engine: Engine, answerer: Answerer) -> None:
-        self.release = release
+    def __init__(self, manifest: Manifest | None, engine: Engine, answerer: Answerer) -> None:
+        self.manifest = manifest
+        self.release = manifest.id if manifest else BASE
         self.engine = engine
         self.answerer = answerer
         self.under_way = 0

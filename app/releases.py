@@ -80,10 +80,12 @@ class Releases:
         """
         with self._alone(name):
             order = await asyncio.to_thread(release.succession, self._home)
-            if name == self.lineup.current.release:
+            answers = name == self.lineup.current.release
+            manifest = await asyncio.to_thread(self._checked, name, force or answers)
+            serving = self._loaded(name, manifest)
+            if serving is self.lineup.current:
                 return
-            manifest = await asyncio.to_thread(self._checked, name, force)
-            serving = self.lineup.get(name) or await self._bring_up(manifest)
+            serving = serving or await self._bring_up(manifest)
             await self._switch(serving, [name, *order][: _REMEMBERED + 1])
 
     async def rollback(self) -> None:
@@ -115,6 +117,18 @@ class Releases:
             await asyncio.wait(self._stopping, timeout=_CLOSE_SECONDS)
 
     # -- the steps -------------------------------------------------------------------------------
+
+    def _loaded(self, name: str, manifest: Manifest | None) -> Serving | None:
+        """Who answers with this very release: another may have been made under the same id."""
+        serving = self.lineup.get(name)
+        if serving is None or serving.manifest == manifest:
+            return serving
+        if serving is self.lineup.current:
+            raise NotPromotable(
+                f"{name} answers, and its folder holds another release by now: roll back first, or"
+                " give that one another name"
+            )
+        return None
 
     def _checked(self, name: str, force: bool) -> Manifest | None:
         """The manifest, if the release is whole, fits and may be served. Blocking."""

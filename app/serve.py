@@ -28,7 +28,7 @@ from app.settings import AppSettings, EngineSettings
 from kb.catalog import Catalog
 from kb.embedders import Embedders
 from kb.errors import BadConfiguration, VademecumError
-from kb.manifest import BASE, Manifest
+from kb.manifest import Manifest
 from kb.models import locate
 from kb.settings import Configuration, KbSettings, load
 
@@ -80,7 +80,7 @@ def _releases(home: Path, app: AppSettings, engine: EngineSettings, kb: KbSettin
 
     def serve(manifest: Manifest | None, peer: Engine) -> Serving:
         profile = Profile.of(engine, app, manifest.serving if manifest else None)
-        return Serving(manifest.id if manifest else BASE, peer, Answerer(peer, profile))
+        return Serving(manifest, peer, Answerer(peer, profile))
 
     def misfits(manifest: Manifest) -> Sequence[str]:
         base = "" if engine.url else locate(engine.model, home)

@@ -38,7 +38,7 @@ from kb.layout import DATABASE, lexical_of
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.locks import WRITER, exclusive
-from kb.manifest import BASE, Manifest
+from kb.manifest import Manifest
 from kb.records import Parsed
 from kb.settings import KbSettings
 from kb.store import Store, context
@@ -107,7 +107,7 @@ class Home:
     def serve(self, manifest: Manifest | None, engine: Engine) -> Serving:
         asks = manifest.serving if manifest else None
         profile = Profile.of(EngineSettings(model="org/large"), self.settings, asks)
-        return Serving(manifest.id if manifest else BASE, engine, Answerer(engine, profile))
+        return Serving(manifest, engine, Answerer(engine, profile))
 
     def resumed(self, keep_seconds: float = 3600.0) -> Releases:
         """The releases as a server that starts now finds them."""

@@ -47,7 +47,8 @@ def test_a_start_begins_with_the_current_release_alone(tmp_path: Path) -> None:
     store(tmp_path, "r1")
     release.succeed(tmp_path, ["r1", "base"])
     merged = str(tmp_path / "models" / "release-r1")
-    assert Start(tmp_path).engine == Wanted(release="r1", port=8001, model=merged)
+    own = Start(tmp_path).engine
+    assert (own.release, own.port, own.model) == ("r1", 8001, merged)
     # Where adapters are quick, the base's engine, and the adapter on it.
     quick = Start(tmp_path, cpu=False)
     assert quick.engine == Wanted(release="base", port=8001) and quick.said == []

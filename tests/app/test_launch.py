@@ -1,6 +1,7 @@
 """How a release comes to answer: an adapter on the running engine, or an engine of its own."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from app.releases import Releases
 from app.settings import AppSettings, EngineSettings
 from kb import release
 from kb.manifest import Manifest
+from kb.settings import KbSettings
 from tests.app.fake_vllm import FakeSupervisor, Vllm, vllm
 from tests.kb.releases import store
 
@@ -63,7 +65,7 @@ async def says(engine: Engine) -> str:
 
 def serving(manifest: Manifest | None, engine: Engine) -> Serving:
     profile = Profile.of(EngineSettings(), AppSettings())
-    return Serving(manifest.id if manifest else "base", engine, Answerer(engine, profile))
+    return Serving(manifest, engine, Answerer(engine, profile))
 
 
 def declared(home: Path) -> list[str]:
@@ -158,6 +160,20 @@ def test_a_base_that_does_not_run_any_more_is_started_for_who_attaches_to_it(
         asyncio.run(attached.close())
         assert declared(tmp_path) == ["r1", "base"]
         assert len({one.port for one in engines.read(tmp_path)}) == 2
+
+
+def test_the_engine_of_another_release_of_that_id_is_not_taken_for_its_own(
+    tmp_path: Path, supervisor: FakeSupervisor
+) -> None:
+    first = store(tmp_path)
+    engines.write(tmp_path, [engines.own(tmp_path, first, 9001)])
+    one = launcher(tmp_path, EngineSettings(runtime_adapters=False))
+    shutil.rmtree(tmp_path / "releases" / "r1")
+    second = store(tmp_path, revision="another")
+    assert one.runs(first) and not one.runs(second)
+    release.succeed(tmp_path, ["r1", "base"])
+    kb = KbSettings(embedder="fake:64")
+    assert engines.going_on(tmp_path, EngineSettings(), kb, cpu=True, report=print) is None
 
 
 def test_whole_weights_are_served_from_the_release_and_never_by_an_adapter(

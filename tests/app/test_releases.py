@@ -320,6 +320,40 @@ def test_what_is_being_stopped_is_stopped_although_another_is_promoted_meanwhile
         eventually(lambda: "r1" in home.launcher.stopped)
 
 
+def made_anew(home: Home, name: str, reply: str) -> None:
+    """Another release under the same id."""
+    shutil.rmtree(home.path / "releases" / name)
+    store(home.path, name, embedder=home.embedder.name, metrics={"clean_correct": 0.9})
+    home.launcher._engines[name] = FakeEngine(reply, name=name)
+
+
+def test_a_release_that_was_made_anew_is_not_answered_for_by_the_one_that_is_kept(
+    home: Home,
+) -> None:
+    promote(home, "r1")
+    rollback(home)
+    made_anew(home, "r1", "Anew it opens at 8:15.")
+    assert promote(home, "r1").json()["current"] == "r1"
+    assert says(home) == ("Anew", "r1")
+    assert home.launcher.stopped == ["r1"]
+
+
+def test_a_release_that_was_made_anew_cannot_take_the_place_of_itself(home: Home) -> None:
+    promote(home, "r1")
+    assert promote(home, "r1").json()["current"] == "r1"
+    made_anew(home, "r1", "Anew it opens at 8:15.")
+    told = error(promote(home, "r1"), 409, "not_promotable")
+    assert "another release" in told["message"]
+    assert says(home) == ("One", "r1") and home.launcher.started == ["r1"]
+
+
+def test_what_was_promoted_by_force_may_be_promoted_again_without(home: Home) -> None:
+    shutil.rmtree(home.path / "releases" / "r1")
+    store(home.path, "r1", embedder=home.embedder.name, gate={"passed": False, "why": "worse"})
+    promote(home, "r1", force=True)
+    assert promote(home, "r1").json()["current"] == "r1"
+
+
 def test_one_promotion_at_a_time_and_its_progress_is_shown(home: Home) -> None:
     coming = home.launcher.attach(manifest("r1"))
     assert isinstance(coming, Held)
