@@ -83,10 +83,12 @@ class Releases:
             answers = name == self.lineup.current.release
             manifest = await asyncio.to_thread(self._checked, name, force or answers)
             serving = self._loaded(name, manifest)
-            if serving is self.lineup.current:
+            if name != order[0]:
+                order = [name, *order][: _REMEMBERED + 1]
+            elif serving is self.lineup.current:
                 return
-            serving = serving or await self._bring_up(manifest)
-            await self._switch(serving, [name, *order][: _REMEMBERED + 1])
+            # The base may answer although `order` begins with another, which a start refused.
+            await self._switch(serving or await self._bring_up(manifest), order)
 
     async def rollback(self) -> None:
         """Serve again what was served before. Raises as `promote` does."""

@@ -409,6 +409,28 @@ def test_a_current_release_that_cannot_be_served_leaves_the_base(
     assert "release.json is missing" in capsys.readouterr().out
 
 
+def test_after_the_base_had_to_answer_it_can_be_promoted_or_the_release_once_it_is_repaired(
+    home: Home,
+) -> None:
+    promote(home, "r1")
+    weights = home.path / "releases" / "r1" / "adapter" / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(b"other")
+    with restarted(home):
+        assert states(home) == {"base": "current"}
+        weights.write_bytes(whole)
+        assert promote(home, "r1").json()["current"] == "r1"
+        assert release.succession(home.path) == ["r1", "base"]
+        assert rollback(home).json()["current"] == "base"
+        promote(home, "r1")
+    weights.write_bytes(b"other")
+    with restarted(home):
+        assert promote(home, "base").json()["current"] == "base"
+        assert release.succession(home.path)[:2] == ["base", "r1"]
+    weights.write_bytes(whole)
+    assert home.resumed().lineup.current.release == "base"
+
+
 def test_only_admins_of_the_whole_house_change_what_is_served(home: Home) -> None:
     tokens = {
         "write": home.keys.create("w", "write"),
