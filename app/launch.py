@@ -20,7 +20,7 @@ from app.engine import Engine, FakeEngine, HttpEngine
 from app.errors import NotPromotable, PromotionFailed
 from app.ports import free_port
 from app.settings import EngineSettings
-from kb.errors import BadData
+from kb.errors import EngineDown
 from kb.manifest import BASE, Manifest
 from kb.merging import forget, is_merged
 from kb.models import shown
@@ -110,9 +110,11 @@ class Engines:
         engine = self._adapter(manifest)
         try:
             await engine.load()
-        except BadData as error:
+        except BaseException as error:  # cancelled too
             await engine.close()
-            raise PromotionFailed(str(error)) from error
+            if isinstance(error, EngineDown):
+                raise PromotionFailed(str(error)) from error
+            raise
         self._adapters += 1
         return engine
 

@@ -17,10 +17,19 @@ from app import engines
 class Vllm(ThreadingHTTPServer):
     """An engine on a port of its own."""
 
-    def __init__(self, port: int = 0, *, base: str = "base", adapters: bool = True) -> None:
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        base: str = "base",
+        adapters: bool = True,
+        refuses: tuple[int, str] | None = None,
+    ) -> None:
+        """`refuses`: the status and message with which an adapter ({path}) is not loaded."""
         super().__init__(("127.0.0.1", port), _Handler)
         self.words = {"base": base}
         self.takes_adapters = adapters
+        self.refuses = refuses
         self.answered = 0
         self.loaded: list[tuple[str, str]] = []  # every load there ever was: name, path
         self.thread = Thread(target=self.serve_forever, daemon=True)
@@ -60,6 +69,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _adapter(self, body: dict[str, Any]) -> None:
         if not self.server.takes_adapters:
             self._json(404, {"detail": "Not Found"})
+        elif self.path == "/v1/load_lora_adapter" and self.server.refuses:
+            status, message = self.server.refuses
+            said = {"message": message.format(path=body["lora_path"]), "code": status}
+            self._json(status, {"error": said})
         elif self.path == "/v1/load_lora_adapter":
             assert (Path(body["lora_path"]) / "adapter_config.json").is_file()
             self.server.loaded.append((body["lora_name"], body["lora_path"]))

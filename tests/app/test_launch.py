@@ -19,6 +19,7 @@ from app.profile import Profile
 from app.releases import Releases
 from app.settings import AppSettings, EngineSettings
 from kb import release
+from kb.errors import EngineDown
 from kb.manifest import Manifest
 from kb.settings import KbSettings
 from tests.app.fake_vllm import FakeSupervisor, Vllm, vllm
@@ -358,6 +359,37 @@ def test_an_engine_that_takes_no_adapters_is_told(tmp_path: Path) -> None:
             one = launcher(tmp_path, EngineSettings(url=host.url, model="base"))
             with pytest.raises(PromotionFailed, match="takes no adapters while it runs"):
                 await one.start(store(tmp_path))
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "told"),
+    [
+        (404, "No adapter found for {path}", "No adapter found for its folder below engine/"),
+        (500, "LoRA rank 64 is greater than max_lora_rank 16.", "rank 64 is greater than"),
+        (400, "The lora adapter has already been loaded.", "already been loaded"),
+    ],
+)
+def test_an_engine_that_does_not_load_an_adapter_is_not_ready_and_its_reason_is_told(
+    tmp_path: Path, status: int, message: str, told: str
+) -> None:
+    manifest = store(tmp_path)
+
+    async def story() -> None:
+        with vllm(refuses=(status, message)) as host:
+            one = launcher(tmp_path, EngineSettings(url=host.url, model="base"))
+            with pytest.raises(PromotionFailed, match=told) as failed:
+                await one.start(manifest)
+            assert str(tmp_path) not in str(failed.value)
+            engine = one.attach(manifest)
+            assert not await engine.ready()
+            with pytest.raises(EngineDown, match=told):
+                await says(engine)
+            assert list((tmp_path / "engine" / "adapters").iterdir()) == []
+            shutil.rmtree(tmp_path / "releases")
+            assert not await engine.ready()
+            await engine.close()
 
     run(story)
 
