@@ -5,7 +5,8 @@
 
 The server declares; `vademecum up` starts what is missing, starts again what died and stops what is
 no longer there, so either may be restarted at any time. Only the server writes the file while it
-runs, `up` before it does. Knows nothing of processes.
+runs, `up` before it does. What died is counted in HOME/logs/engine-r1.ends, for who waits for it.
+Knows nothing of processes.
 """
 
 import hashlib
@@ -66,6 +67,24 @@ def read(home: Path) -> list[Wanted]:
 def write(home: Path, engines: Sequence[Wanted]) -> None:
     said = {"engines": [one.model_dump() for one in engines]}
     replace(home / "releases" / FILE, json.dumps(said, indent=2) + "\n")
+
+
+def note_end(home: Path, engine: str) -> None:
+    """Of an engine, by its name: it is being started again. A dot for each."""
+    with _ends(home, engine).open("a", encoding="ascii") as file:
+        file.write(".")
+
+
+def ends(home: Path, engine: str) -> int:
+    """How often it ended, since ever."""
+    try:
+        return _ends(home, engine).stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _ends(home: Path, engine: str) -> Path:
+    return home / "logs" / f"{engine}.ends"
 
 
 def name(release: str) -> str:

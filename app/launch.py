@@ -28,6 +28,8 @@ from kb.release import ADAPTER, folder
 
 log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.5
+_ENDS = 3
+"""Once may be the memory of the one before, which is just leaving."""
 
 
 class Launcher(Protocol):
@@ -160,7 +162,7 @@ class Engines:
             wanted = self._declare_own(manifest)
         engine = self._at(wanted, manifest)
         try:
-            await self._until_ready(engine)
+            await self._until_ready(engine, engines.name(_id(manifest)))
         except BaseException:  # cancelled too: what was declared must not stay behind
             if not running:
                 await self.stop(_id(manifest), engine)
@@ -180,9 +182,15 @@ class Engines:
         self._declare([*declared, wanted])
         return wanted
 
-    async def _until_ready(self, engine: Engine) -> None:
+    async def _until_ready(self, engine: Engine, name: str) -> None:
         until = self._clock() + self._settings.start_seconds
+        ended = engines.ends(self._home, name)
         while not await engine.ready():
+            if engines.ends(self._home, name) - ended >= _ENDS:
+                raise PromotionFailed(
+                    f"the engine with {engine.model} ended {_ENDS} times before it answered;"
+                    f" logs/{name}.log says why"
+                )
             if self._clock() >= until:
                 raise PromotionFailed(
                     f"the engine with {engine.model} did not answer within"

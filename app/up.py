@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from app import beginning, children, engines, prepare
@@ -93,6 +94,7 @@ def _run(
         ready_url=f"{url}/health/ready",
         on_ready=lambda: announce(url),
         changing=changing,
+        on_end=partial(_note_end, home),
     ).run(stop.asked, stop.in_haste)
 
 
@@ -126,6 +128,13 @@ def _engines(
         return [children.engine(engine, one, base, home, cores, cpu=cpu) for one in declared]
 
     return changing
+
+
+def _note_end(home: Path, engine: str) -> None:
+    try:
+        engines.note_end(home, engine)
+    except OSError as error:  # a full disk: who waits for that engine waits longer
+        say(f"{engine}: {error}")
 
 
 def run_once(spec: ChildSpec, world: World, stop: Stop) -> int | None:

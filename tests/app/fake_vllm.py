@@ -109,15 +109,21 @@ class FakeSupervisor:
 
     def __init__(self, home: Path) -> None:
         self._home = home
+        (home / "logs").mkdir()
         self.running: dict[str, Vllm] = {}
         self.take_adapters = True
+        self.dying: set[str] = set()
+        self.ends = 0
 
     def look(self) -> None:
         wanted = {one.release: one for one in engines.read(self._home)}
         for release, one in list(self.running.items()):
             if release not in wanted or wanted[release].port != one.server_port:
                 self.running.pop(release).stop()
-        for release in wanted.keys() - self.running.keys():
+        for release in wanted.keys() & self.dying:
+            self.ends += 1
+            engines.note_end(self._home, engines.name(release))
+        for release in wanted.keys() - self.running.keys() - self.dying:
             self.running[release] = Vllm(
                 wanted[release].port, base=release, adapters=self.take_adapters
             )

@@ -116,6 +116,25 @@ def test_an_engine_that_does_not_come_is_not_declared_any_more(
     run(story)
 
 
+def test_an_engine_that_ends_again_and_again_is_not_waited_for(
+    tmp_path: Path, supervisor: FakeSupervisor
+) -> None:
+    settings = EngineSettings(start_seconds=1e9)
+    one = launcher(tmp_path, settings, supervisor=supervisor)
+    supervisor.dying = {"r1"}
+
+    async def story() -> None:
+        for _ in range(2):  # ends of an earlier try do not count
+            began = supervisor.ends
+            with pytest.raises(PromotionFailed, match=r"ended 3 times .* logs/engine-r1\.log"):
+                await one.start(store(tmp_path))
+            assert supervisor.ends - began == 3
+            assert declared(tmp_path) == ["base"]
+            shutil.rmtree(tmp_path / "releases" / "r1")
+
+    run(story)
+
+
 def test_a_promotion_that_is_cut_off_leaves_no_engine_behind(
     tmp_path: Path, supervisor: FakeSupervisor
 ) -> None:
