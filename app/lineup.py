@@ -4,10 +4,10 @@ A request takes its `Serving` once and keeps it to the end, so that switching th
 loses nobody. Knows nothing of how an engine came up.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 
-from app.answer import Answerer
+from app.answer import Answerer, Event
 from app.completion import MODEL
 from app.engine import Engine
 from app.errors import UnknownModel
@@ -23,6 +23,8 @@ class Serving:
         self.engine = engine
         self.answerer = answerer
         self.under_way = 0
+        self.events = 0
+        """Of all its answers: where this stands still, nobody speaks or nobody reads."""
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -32,6 +34,13 @@ class Serving:
             yield
         finally:
             self.under_way -= 1
+
+    async def watch(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+        """Hand an answer's events on, counting."""
+        async with aclosing(events):
+            async for event in events:
+                self.events += 1
+                yield event
 
 
 class Lineup:

@@ -27,7 +27,6 @@ _REMEMBERED = 10
 """How many rollbacks in a row are possible."""
 _LOOK_SECONDS = 0.05
 _CLOSE_SECONDS = 5
-_DRAIN_LOOKS = 6000  # five minutes: longer than any answer, unless its reader stalls
 
 Serve = Callable[[Manifest | None, Engine], Serving]
 """A release and its engine -> who answers with them."""
@@ -44,7 +43,9 @@ class UnderWay:
 
 
 class Releases:
-    """Used from one event loop. `current` is what is served at the start (None: the base)."""
+    """Used from one event loop. `current` is what is served at the start (None: the base). An
+    engine is kept for `keep_seconds` for a rollback; answers on it that say nothing for
+    `stall_seconds` are not waited for."""
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class Releases:
         *,
         current: Manifest | None,
         keep_seconds: float,
+        stall_seconds: float,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._home = home
@@ -62,6 +64,7 @@ class Releases:
         self._serve = serve
         self._misfits = misfits
         self._keep_seconds = keep_seconds
+        self._stall_seconds = stall_seconds
         self._sleep = sleep
         self._under_way: UnderWay | None = None
         self._expiring: asyncio.Task[None] | None = None
@@ -227,11 +230,13 @@ class Releases:
         await asyncio.shield(stopping)
 
     async def _stop(self, serving: Serving) -> None:
-        """Let requests under way finish, then stop its engine."""
-        for _ in range(_DRAIN_LOOKS):
-            if not serving.under_way:
-                break
+        """Let requests under way finish, for as long as any goes on; then stop its engine. A reader
+        that stalls must not keep it for ever."""
+        events, still = serving.events, 0.0
+        while serving.under_way and still < self._stall_seconds:
             await self._sleep(_LOOK_SECONDS)
+            still = still + _LOOK_SECONDS if serving.events == events else 0.0
+            events = serving.events
         try:
             await self._launcher.stop(serving.release, serving.engine)
         except VademecumError as error:

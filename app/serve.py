@@ -94,6 +94,7 @@ def _releases(home: Path, app: AppSettings, engine: EngineSettings, kb: KbSettin
         misfits,
         current=going_on(home, engine, kb, cpu=cpu, report=log.error),
         keep_seconds=engine.keep_seconds,
+        stall_seconds=2 * engine.timeout_seconds,  # an engine may be silent for one of them
     )
 
 

@@ -109,7 +109,7 @@ class Home:
         profile = Profile.of(EngineSettings(model="org/large"), self.settings, asks)
         return Serving(manifest, engine, Answerer(engine, profile))
 
-    def resumed(self, keep_seconds: float = 3600.0) -> Releases:
+    def resumed(self, keep_seconds: float = 3600.0, stall_seconds: float = 300.0) -> Releases:
         """The releases as a server that starts now finds them."""
         return Releases(
             self.path,
@@ -118,6 +118,7 @@ class Home:
             lambda manifest: fit.misfits(manifest, model=BASE_MODEL, weights_in="", kb=self.kb),
             current=at_start(self.path, EngineSettings(), self.kb, print),
             keep_seconds=keep_seconds,
+            stall_seconds=stall_seconds,
         )
 
     def add(self, name: str) -> str:

@@ -322,7 +322,14 @@ def test_a_base_that_was_started_for_an_adapter_goes_with_it(
             await hour.wait()
 
         releases = Releases(
-            tmp_path, one, serving, lambda _: [], current=full, keep_seconds=3600, sleep=sleep
+            tmp_path,
+            one,
+            serving,
+            lambda _: [],
+            current=full,
+            keep_seconds=3600,
+            stall_seconds=300,
+            sleep=sleep,
         )
         await releases.open()
         if takes_adapters:

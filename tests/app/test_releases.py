@@ -54,6 +54,18 @@ class Held(FakeEngine):
                 await asyncio.sleep(0.01)
 
 
+class Slow(FakeEngine):
+    """Takes its time for every word of what is no probe."""
+
+    async def stream(
+        self, messages: Sequence[Message], options: Mapping[str, Any]
+    ) -> AsyncGenerator[Delta, None]:
+        async for delta in super().stream(messages, options):
+            if options["max_tokens"] > 50:
+                await asyncio.sleep(0.05)
+            yield delta
+
+
 class Mute(FakeEngine):
     """Comes up, and cannot generate."""
 
@@ -70,6 +82,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
     engines = {
         "r1": Held(ONE, name="r1"),
         "r2": FakeEngine(TWO, name="r2"),
+        "slow": Slow("word " * 40, name="slow"),
         "same": FakeEngine(ANSWER, name="same"),
         "down": FakeEngine(TWO, name="down", up=False),
         "empty": FakeEngine("", name="empty"),
@@ -85,9 +98,9 @@ def home(tmp_path: Path) -> Iterator[Home]:
 
 
 @contextmanager
-def restarted(home: Home, keep_seconds: float = 3600.0) -> Iterator[None]:
+def restarted(home: Home, **seconds: float) -> Iterator[None]:
     """The server starts again; the engines went on."""
-    home.releases = home.resumed(keep_seconds)
+    home.releases = home.resumed(**seconds)
     home.client = type(home.client)(home.app(), base_url="http://127.0.0.1:8000")
     with home.client:
         yield
@@ -294,6 +307,24 @@ def test_an_engine_is_stopped_only_when_its_last_answer_is_written(home: Home) -
         assert second.result().status_code == 200
         assert slow.result().json()["knowledge"]["release"] == "fake"
     assert home.launcher.stopped == ["base"]
+
+
+@pytest.mark.parametrize("name", ["slow", "r1"])
+def test_an_answer_that_goes_on_is_waited_for_however_long_it_is_and_one_that_stalls_is_not(
+    home: Home, name: str
+) -> None:
+    promote(home, name)
+    with restarted(home, stall_seconds=1.0), ThreadPoolExecutor(1) as pool:
+        serving, engine = home.releases.lineup.current, home.launcher.attach(manifest("r1"))
+        assert isinstance(engine, Held)
+        with engine.held():
+            asked = pool.submit(home.ask)
+            eventually(lambda: serving.under_way == 1)
+            assert promote(home, "base").status_code == 200
+            assert promote(home, "r2").status_code == 200  # which stops what is asked
+            assert name in home.launcher.stopped
+            assert serving.under_way == (1 if name == "r1" else 0)
+        assert asked.result().status_code == 200
 
 
 def test_what_is_being_stopped_is_stopped_although_another_is_promoted_meanwhile(
