@@ -251,7 +251,7 @@ class Releases:
         answering = {one.release for one in (self.lineup.current, *self.lineup.others())}
         try:
             self._launcher.keep(answering.union(self._stopping.values()))
-        except BadData as error:
+        except (BadData, OSError) as error:
             log.warning("engines that nobody needs may go on running: %s", error)
 
     # -- after a restart -------------------------------------------------------------------------
