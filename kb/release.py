@@ -76,9 +76,9 @@ def write(home: Path, manifest: Manifest, contents: Mapping[str, Path]) -> Manif
 def read(place: Path, *, quick: bool = False) -> Manifest:
     """The manifest of a release's folder, after every file of it was hashed and found as it says.
 
-    Raises BadData naming the file: missing, changed, not listed, a link, or a manifest that
-    cannot be read. `quick`: whole weights have to be there and are not hashed, which takes minutes
-    for a large model.
+    Raises BadData naming the file: missing, changed, not listed, a link, one that cannot be read.
+    `quick`: whole weights have to be there and are not hashed, which takes minutes for a large
+    model.
     """
     manifest = peek(place)
     there = {path.relative_to(place).as_posix() for path in _files(place)}
@@ -89,7 +89,11 @@ def read(place: Path, *, quick: bool = False) -> Manifest:
     for path, expected in manifest.files.items():
         if quick and path.startswith(f"{MODEL}/"):
             continue
-        if sha256(place / path) != expected:
+        try:
+            found = sha256(place / path)
+        except OSError as error:
+            raise BadData(f"release {manifest.id}: {path} cannot be read: {error.strerror}") from error
+        if found != expected:
             raise BadData(f"release {manifest.id}: {path} is not what was released (SHA-256)")
     return manifest
 
