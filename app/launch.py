@@ -131,6 +131,8 @@ class Engines:
             await engine.close()
 
     def keep(self, releases: Collection[str]) -> None:
+        if self._settings.url:
+            return
         declared = engines.read(self._home)
         kept = [one for one in declared if one.release in releases or self.needs(one.release)]
         if kept != declared:
