@@ -92,7 +92,9 @@ def read(place: Path, *, quick: bool = False) -> Manifest:
         try:
             found = sha256(place / path)
         except OSError as error:
-            raise BadData(f"release {manifest.id}: {path} cannot be read: {error.strerror}") from error
+            raise BadData(
+                f"release {manifest.id}: {path} cannot be read: {error.strerror}"
+            ) from error
         if found != expected:
             raise BadData(f"release {manifest.id}: {path} is not what was released (SHA-256)")
     return manifest
