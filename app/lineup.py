@@ -4,7 +4,7 @@ A request takes its `Serving` once and keeps it to the end, so that switching th
 loses nobody. Knows nothing of how an engine came up.
 """
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 
 from app.answer import Answerer, Event
@@ -12,6 +12,8 @@ from app.completion import MODEL
 from app.engine import Engine
 from app.errors import UnknownModel
 from kb.manifest import BASE, Manifest
+
+_LOOK_SECONDS = 0.05
 
 
 class Serving:
@@ -23,8 +25,7 @@ class Serving:
         self.engine = engine
         self.answerer = answerer
         self.under_way = 0
-        self.events = 0
-        """Of all its answers: where this stands still, nobody speaks or nobody reads."""
+        self._events = 0
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -39,8 +40,19 @@ class Serving:
         """Hand an answer's events on, counting."""
         async with aclosing(events):
             async for event in events:
-                self.events += 1
+                self._events += 1
                 yield event
+
+    async def until_done(
+        self, stall_seconds: float, sleep: Callable[[float], Awaitable[None]]
+    ) -> None:
+        """Until its last answer is done, however long that takes, or none has gone on for so long:
+        a reader that stalls is not waited for."""
+        events, still = self._events, 0.0
+        while self.under_way and still < stall_seconds:
+            await sleep(_LOOK_SECONDS)
+            still = still + _LOOK_SECONDS if self._events == events else 0.0
+            events = self._events
 
 
 class Lineup:

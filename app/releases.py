@@ -25,7 +25,6 @@ from kb.manifest import BASE, Manifest, is_id
 log = logging.getLogger(__name__)
 _REMEMBERED = 10
 """How many rollbacks in a row are possible."""
-_LOOK_SECONDS = 0.05
 _CLOSE_SECONDS = 5
 
 Serve = Callable[[Manifest | None, Engine], Serving]
@@ -230,13 +229,8 @@ class Releases:
         await asyncio.shield(stopping)
 
     async def _stop(self, serving: Serving) -> None:
-        """Let requests under way finish, for as long as any goes on; then stop its engine. A reader
-        that stalls must not keep it for ever."""
-        events, still = serving.events, 0.0
-        while serving.under_way and still < self._stall_seconds:
-            await self._sleep(_LOOK_SECONDS)
-            still = still + _LOOK_SECONDS if serving.events == events else 0.0
-            events = serving.events
+        """Let requests under way finish, then stop its engine."""
+        await serving.until_done(self._stall_seconds, self._sleep)
         try:
             await self._launcher.stop(serving.release, serving.engine)
         except VademecumError as error:
@@ -244,8 +238,7 @@ class Releases:
         self._sweep()
 
     def _sweep(self) -> None:
-        """Stop engines that nobody answers with: of a promotion that failed or was killed, or the
-        base's when the last adapter on it is gone."""
+        """Stop engines that nobody answers with: left by a promotion, or by adapters."""
         if self._under_way is not None:  # one that comes up looks like those; its end sweeps
             return
         answering = {one.release for one in (self.lineup.current, *self.lineup.others())}
