@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from app.engine import Delta, HttpEngine, Message, NoSuchModel
-from kb.errors import EngineDown, VademecumError
+from kb.errors import EngineDown
 
 
 class AdapterEngine(HttpEngine):
@@ -41,17 +41,19 @@ class AdapterEngine(HttpEngine):
 
     async def load(self, missed: str = "") -> None:
         """Under a new name, unless another request has since the name `missed` was asked for.
-        Raises EngineDown, BadData."""
+        Raises EngineDown."""
         async with self._loading:
             if self._asked != missed:
                 return  # another request has loaded it meanwhile
             name = f"{self.model}.{secrets.token_hex(4)}"
             copy = self._copies / name
-            await asyncio.to_thread(shutil.copytree, self._source, copy)
             try:
+                await asyncio.to_thread(shutil.copytree, self._source, copy)
                 await self.load_adapter(name, str(copy))
-            except VademecumError:
+            except BaseException as error:  # cancelled too
                 shutil.rmtree(copy, ignore_errors=True)
+                if isinstance(error, OSError):
+                    raise EngineDown("the adapter cannot be copied for the engine") from error
                 raise
             self._forget_copy()
             self._asked, self._copy = name, copy
@@ -75,6 +77,8 @@ class AdapterEngine(HttpEngine):
     async def stream(
         self, messages: Sequence[Message], options: Mapping[str, Any]
     ) -> AsyncGenerator[Delta, None]:
+        if not self._asked:  # vLLM would not miss it: an empty name is the base's too
+            await self.load()
         asked = self._asked
         try:
             async with aclosing(super().stream(messages, options)) as deltas:

@@ -12,6 +12,8 @@ import httpx
 
 from kb.errors import BadData, EngineDown
 
+_SAID = 300
+"""Characters of what vLLM says of an adapter; some of it prints whole files."""
 Message = Mapping[str, Any]
 
 
@@ -94,26 +96,33 @@ class HttpEngine:
             raise EngineDown("the language model does not answer right now") from error
 
     async def load_adapter(self, name: str, folder: str) -> None:
-        """Load a LoRA adapter from a folder of the engine's machine. Raises EngineDown, BadData."""
-        try:
-            await self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": folder})
-        except NoSuchModel as error:  # 404: vLLM has this route only where it is allowed
-            raise BadData(
+        """Load a LoRA adapter from a folder of the engine's machine. Raises EngineDown, which says
+        why: whatever is wrong, this engine cannot be asked for it now."""
+        body = {"lora_name": name, "lora_path": folder}
+        reply = await self._post("/v1/load_lora_adapter", body)
+        if not reply.is_error:
+            return
+        reason = _reason(reply.content)
+        if reply.status_code == httpx.codes.NOT_FOUND and not reason:
+            # vLLM has this route only where it is allowed; for a folder it cannot see it has words.
+            raise EngineDown(
                 "the engine takes no adapters while it runs: start vLLM with --enable-lora and"
                 " VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, or set [engine] runtime_adapters = false"
-            ) from error
+            )
+        reason = reason.replace(folder, "its folder below engine/adapters")  # no path for clients
+        said = reason[:_SAID] or f"status {reply.status_code}"
+        raise EngineDown(f"the engine does not load the adapter: {said}")
 
     async def unload_adapter(self, name: str) -> None:
         """Raises EngineDown, BadData."""
-        await self._post("/v1/unload_lora_adapter", {"lora_name": name})
+        reply = await self._post("/v1/unload_lora_adapter", {"lora_name": name})
+        if reply.is_error:
+            raise _refusal(reply.status_code, reply.content)
 
-    async def _post(self, path: str, body: Mapping[str, Any]) -> Any:
+    async def _post(self, path: str, body: Mapping[str, Any]) -> httpx.Response:
         try:
-            reply = await self._client.post(path, json=body)
-            if reply.is_error:
-                raise _refusal(reply.status_code, reply.content)
-            return reply.json() if "json" in reply.headers.get("content-type", "") else None
-        except (httpx.HTTPError, ValueError) as error:
+            return await self._client.post(path, json=body)
+        except httpx.HTTPError as error:
             raise EngineDown("the language model does not answer right now") from error
 
     async def stream(
@@ -158,11 +167,16 @@ def _refusal(status: int, body: bytes) -> Exception:
         return NoSuchModel("the language model is not loaded")
     if status >= 500 or status in (401, 403, 429):
         return EngineDown(f"the language model refused to answer (status {status})")
-    try:
-        reason = str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        reason = f"status {status}"
+    reason = _reason(body) or f"status {status}"
     return BadData(f"the language model cannot take this request: {reason}")
+
+
+def _reason(body: bytes) -> str:
+    """What vLLM says of an error, on one line; empty where it is not its own."""
+    try:
+        return " ".join(str(json.loads(body)["error"]["message"]).split())
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 class FakeEngine:

@@ -1,12 +1,15 @@
 """Which engines should run: the one file in which server and supervisor meet.
 
-    HOME/releases/engines.json    {"engines": [{"release": "r1", "port": 8101, "model": "..."}]}
+    HOME/releases/engines.json
+    {"engines": [{"release": "r1", "port": 8101, "model": "...", "manifest": SHA256}]}
 
 The server declares; `vademecum up` starts what is missing, starts again what died and stops what is
 no longer there, so either may be restarted at any time. Only the server writes the file while it
-runs, `up` before it does. Knows nothing of processes.
+runs, `up` before it does. What died is counted in HOME/logs/engine-r1.ends, for who waits for it.
+Knows nothing of processes.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +39,12 @@ class Wanted(BaseModel):
     port: int
     model: str = ""
     """A folder with whole weights; empty: what `[engine] model` names."""
+    manifest: str = ""
+    """SHA-256 of the release's, since another one may be made under the same id."""
+
+    def is_of(self, manifest: Manifest | None) -> bool:
+        """None is the base."""
+        return (self.release, self.manifest) == _identity(manifest)
 
 
 class _File(BaseModel):
@@ -60,6 +69,24 @@ def write(home: Path, engines: Sequence[Wanted]) -> None:
     replace(home / "releases" / FILE, json.dumps(said, indent=2) + "\n")
 
 
+def note_end(home: Path, engine: str) -> None:
+    """Of an engine, by its name: it is being started again. A dot for each."""
+    with _ends(home, engine).open("a", encoding="ascii") as file:
+        file.write(".")
+
+
+def ends(home: Path, engine: str) -> int:
+    """How often it ended, since ever."""
+    try:
+        return _ends(home, engine).stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _ends(home: Path, engine: str) -> Path:
+    return home / "logs" / f"{engine}.ends"
+
+
 def name(release: str) -> str:
     """What its process is called, and its log."""
     return "engine" if release == BASE else f"engine-{release}"
@@ -67,9 +94,15 @@ def name(release: str) -> str:
 
 def own(home: Path, manifest: Manifest | None, port: int) -> Wanted:
     """An engine of its own for a release, with whole weights; None: for the base."""
+    release, sha256 = _identity(manifest)
+    model = str(model_of(home, manifest)) if manifest else ""
+    return Wanted(release=release, port=port, model=model, manifest=sha256)
+
+
+def _identity(manifest: Manifest | None) -> tuple[str, str]:
     if manifest is None:
-        return Wanted(release=BASE, port=port)
-    return Wanted(release=manifest.id, port=port, model=str(model_of(home, manifest)))
+        return BASE, ""
+    return manifest.id, hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()
 
 
 def takes_adapters(settings: EngineSettings, *, cpu: bool) -> bool:
@@ -93,13 +126,13 @@ def by_adapter(manifest: Manifest, settings: EngineSettings, *, cpu: bool) -> bo
 def at_start(
     home: Path, settings: EngineSettings, kb: KbSettings, report: Report
 ) -> Manifest | None:
-    """The current release, to go on with; None: the base, which answers, and `report` is told so,
-    where the release cannot be served any more."""
+    """The current release, to go on with, its files checked; None: the base, which answers, and
+    `report` is told so, where the release cannot be served any more."""
     try:
         current = release.current(home)
         if current == BASE:
             return None
-        manifest = release.peek(release.folder(home, current))
+        manifest = release.read(release.folder(home, current), quick=True)
     except BadData as error:
         report(f"the base answers: {error}")
         return None
@@ -107,6 +140,20 @@ def at_start(
     if not (wrong := misfits(manifest, model=settings.model, weights_in="", kb=kb)):
         return manifest
     report(f"the base answers: release {current} cannot be served any more: {'; '.join(wrong)}")
+    return None
+
+
+def going_on(
+    home: Path, settings: EngineSettings, kb: KbSettings, *, cpu: bool, report: Report
+) -> Manifest | None:
+    """`at_start` for a server, which finds engines running. A release that could not be served when
+    they were started has none, even if it could be by now."""
+    manifest = at_start(home, settings, kb, report)
+    if manifest is None or settings.url or by_adapter(manifest, settings, cpu=cpu):
+        return manifest
+    if any(one.is_of(manifest) for one in read(home)):
+        return manifest
+    report(f"the base answers: no engine runs with release {manifest.id}; promote it to start one")
     return None
 
 

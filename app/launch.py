@@ -9,7 +9,7 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Protocol, TypeGuard
 
@@ -20,7 +20,7 @@ from app.engine import Engine, FakeEngine, HttpEngine
 from app.errors import NotPromotable, PromotionFailed
 from app.ports import free_port
 from app.settings import EngineSettings
-from kb.errors import BadData
+from kb.errors import EngineDown
 from kb.manifest import BASE, Manifest
 from kb.merging import forget, is_merged
 from kb.models import shown
@@ -28,13 +28,16 @@ from kb.release import ADAPTER, folder
 
 log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.5
+_ENDS = 3
+"""Once may be the memory of the one before, which is just leaving."""
 
 
 class Launcher(Protocol):
     """A release is a manifest; None is the base."""
 
     def attach(self, manifest: Manifest | None) -> Engine:
-        """The engine of what ran before this process began; it may not be up yet."""
+        """The engine of what ran before this process began, or of the base; it may not be up
+        yet."""
         ...
 
     def runs(self, manifest: Manifest | None) -> bool:
@@ -48,6 +51,10 @@ class Launcher(Protocol):
 
     async def stop(self, release: str, engine: Engine) -> None:
         """Let it go; it is closed."""
+        ...
+
+    def keep(self, releases: Collection[str]) -> None:
+        """Stop every engine that none of these stands on."""
         ...
 
     def needs(self, release: str) -> bool:
@@ -87,9 +94,10 @@ class Engines:
 
     def attach(self, manifest: Manifest | None) -> Engine:
         if self._by_adapter(manifest):
+            self._running(None)
             self._adapters += 1
             return self._adapter(manifest)
-        return self._at(self._declared(manifest), manifest)
+        return self._at(self._running(manifest), manifest)
 
     def runs(self, manifest: Manifest | None) -> bool:
         if self._by_adapter(manifest):
@@ -104,9 +112,11 @@ class Engines:
         engine = self._adapter(manifest)
         try:
             await engine.load()
-        except BadData as error:
+        except BaseException as error:  # cancelled too
             await engine.close()
-            raise PromotionFailed(str(error)) from error
+            if isinstance(error, EngineDown):
+                raise PromotionFailed(str(error)) from error
+            raise
         self._adapters += 1
         return engine
 
@@ -119,6 +129,14 @@ class Engines:
                 self._declare([one for one in engines.read(self._home) if one.release != release])
         finally:
             await engine.close()
+
+    def keep(self, releases: Collection[str]) -> None:
+        if self._settings.url:
+            return
+        declared = engines.read(self._home)
+        kept = [one for one in declared if one.release in releases or self.needs(one.release)]
+        if kept != declared:
+            self._declare(kept)
 
     def needs(self, release: str) -> bool:
         return release == BASE and (bool(self._settings.url) or self._adapters > 0)
@@ -140,28 +158,41 @@ class Engines:
                 )
             return self._at(None, None)
         wanted = self._declared(manifest)
-        if running := wanted is not None:
-            engine = self._at(wanted, manifest)
-        else:
-            engine = await self._declare_own(manifest)
+        if not (running := wanted is not None):
+            if manifest is not None and not is_merged(self._home, manifest):
+                await self._merge(manifest)
+            wanted = self._declare_own(manifest)
+        engine = self._at(wanted, manifest)
         try:
-            await self._until_ready(engine)
+            await self._until_ready(engine, engines.name(_id(manifest)))
         except BaseException:  # cancelled too: what was declared must not stay behind
             if not running:
                 await self.stop(_id(manifest), engine)
             raise
         return engine
 
-    async def _declare_own(self, manifest: Manifest | None) -> HttpEngine:
-        if manifest is not None and not is_merged(self._home, manifest):
-            await self._merge(manifest)
-        wanted = engines.own(self._home, manifest, free_port(LOOPBACK))
-        self._declare([*engines.read(self._home), wanted])
-        return self._at(wanted, manifest)
+    def _running(self, manifest: Manifest | None) -> engines.Wanted | None:
+        """Declared from now on, if it was not; None at `[engine] url`."""
+        if self._settings.url:
+            return None
+        return self._declared(manifest) or self._declare_own(manifest)
 
-    async def _until_ready(self, engine: Engine) -> None:
+    def _declare_own(self, manifest: Manifest | None) -> engines.Wanted:
+        declared = engines.read(self._home)
+        port = free_port(LOOPBACK) if declared else self._settings.port
+        wanted = engines.own(self._home, manifest, port)
+        self._declare([*declared, wanted])
+        return wanted
+
+    async def _until_ready(self, engine: Engine, name: str) -> None:
         until = self._clock() + self._settings.start_seconds
+        ended = engines.ends(self._home, name)
         while not await engine.ready():
+            if engines.ends(self._home, name) - ended >= _ENDS:
+                raise PromotionFailed(
+                    f"the engine with {engine.model} ended {_ENDS} times before it answered;"
+                    f" logs/{name}.log says why"
+                )
             if self._clock() >= until:
                 raise PromotionFailed(
                     f"the engine with {engine.model} did not answer within"
@@ -170,8 +201,7 @@ class Engines:
             await self._sleep(_LOOK_SECONDS)
 
     def _declared(self, manifest: Manifest | None) -> engines.Wanted | None:
-        declared = (one for one in engines.read(self._home) if one.release == _id(manifest))
-        return next(declared, None)
+        return next((one for one in engines.read(self._home) if one.is_of(manifest)), None)
 
     def _declare(self, wanted: list[engines.Wanted]) -> None:
         engines.write(self._home, wanted)
@@ -207,13 +237,15 @@ class Engines:
 
 
 class FakeLauncher:
-    """Gives each release the engine that the test made for it. `started` and `stopped` are ids."""
+    """Gives each release the engine that the test made for it. `started`, `stopped` and `needed`
+    are ids."""
 
     def __init__(self, base: FakeEngine, releases: Mapping[str, FakeEngine]) -> None:
         self._engines = {BASE: base, **releases}
         self.running = {BASE}
         self.started: list[str] = []
         self.stopped: list[str] = []
+        self.needed: set[str] = set()
 
     def attach(self, manifest: Manifest | None) -> Engine:
         return self._engines[_id(manifest)]
@@ -233,8 +265,12 @@ class FakeLauncher:
         self.stopped.append(release)
         self.running.discard(release)
 
+    def keep(self, releases: Collection[str]) -> None:
+        self.stopped += sorted(self.running - self.needed.union(releases))
+        self.running &= self.needed.union(releases)
+
     def needs(self, release: str) -> bool:
-        return False
+        return release in self.needed
 
     def base(self) -> Engine | None:
         return self._engines[BASE] if BASE in self.running else None

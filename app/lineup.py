@@ -4,23 +4,28 @@ A request takes its `Serving` once and keeps it to the end, so that switching th
 loses nobody. Knows nothing of how an engine came up.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 
-from app.answer import Answerer
+from app.answer import Answerer, Event
 from app.completion import MODEL
 from app.engine import Engine
 from app.errors import UnknownModel
+from kb.manifest import BASE, Manifest
+
+_LOOK_SECONDS = 0.05
 
 
 class Serving:
-    """A release that can answer now (or the base model: `kb.manifest.BASE`)."""
+    """A release that can answer now; without a manifest the base model."""
 
-    def __init__(self, release: str, engine: Engine, answerer: Answerer) -> None:
-        self.release = release
+    def __init__(self, manifest: Manifest | None, engine: Engine, answerer: Answerer) -> None:
+        self.manifest = manifest
+        self.release = manifest.id if manifest else BASE
         self.engine = engine
         self.answerer = answerer
         self.under_way = 0
+        self._events = 0
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -30,6 +35,24 @@ class Serving:
             yield
         finally:
             self.under_way -= 1
+
+    async def watch(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+        """Hand an answer's events on, counting."""
+        async with aclosing(events):
+            async for event in events:
+                self._events += 1
+                yield event
+
+    async def until_done(
+        self, stall_seconds: float, sleep: Callable[[float], Awaitable[None]]
+    ) -> None:
+        """Until its last answer is done, however long that takes, or none has gone on for so long:
+        a reader that stalls is not waited for."""
+        events, still = self._events, 0.0
+        while self.under_way and still < stall_seconds:
+            await sleep(_LOOK_SECONDS)
+            still = still + _LOOK_SECONDS if self._events == events else 0.0
+            events = self._events
 
 
 class Lineup:

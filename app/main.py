@@ -56,6 +56,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(uploads.sweep)
+        await releases.open()
         yield
         await releases.close()
         await releases.lineup.close()

@@ -5,6 +5,7 @@ ends. Nothing is loaded for use.
 """
 
 import sys
+from pathlib import Path
 
 from app.children import is_cpu_build
 from app.engines import own_at_start
@@ -53,11 +54,18 @@ def main() -> int:
         if (release := to_merge(configuration)) is not None:
             base = locate(configuration.section("engine", EngineSettings).model, configuration.home)
             _say(f"merging release {release.id} with its base")
-            merge(configuration.home, release, base)
+            _merge(configuration.home, release, base)
     except VademecumError as error:
         _say(str(error))
         return 3
     return 0
+
+
+def _merge(home: Path, release: Manifest, base: str) -> None:
+    try:
+        merge(home, release, base)
+    except VademecumError as error:  # the base can answer, and `up` sees that it has to
+        _say(f"release {release.id}: {error}")
 
 
 def _say(message: str) -> None:

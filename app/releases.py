@@ -25,9 +25,7 @@ from kb.manifest import BASE, Manifest, is_id
 log = logging.getLogger(__name__)
 _REMEMBERED = 10
 """How many rollbacks in a row are possible."""
-_LOOK_SECONDS = 0.05
 _CLOSE_SECONDS = 5
-_DRAIN_LOOKS = 6000  # five minutes: longer than any answer, unless its reader stalls
 
 Serve = Callable[[Manifest | None, Engine], Serving]
 """A release and its engine -> who answers with them."""
@@ -44,7 +42,9 @@ class UnderWay:
 
 
 class Releases:
-    """Used from one event loop. `current` is what is served at the start (None: the base)."""
+    """Used from one event loop. `current` is what is served at the start (None: the base). An
+    engine is kept for `keep_seconds` for a rollback; answers on it that say nothing for
+    `stall_seconds` are not waited for."""
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class Releases:
         *,
         current: Manifest | None,
         keep_seconds: float,
+        stall_seconds: float,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._home = home
@@ -62,10 +63,11 @@ class Releases:
         self._serve = serve
         self._misfits = misfits
         self._keep_seconds = keep_seconds
+        self._stall_seconds = stall_seconds
         self._sleep = sleep
         self._under_way: UnderWay | None = None
         self._expiring: asyncio.Task[None] | None = None
-        self._stopping: set[asyncio.Task[None]] = set()
+        self._stopping: dict[asyncio.Task[None], str] = {}  # and whose engine it is
         self.lineup = self._resume(current)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -80,11 +82,15 @@ class Releases:
         """
         with self._alone(name):
             order = await asyncio.to_thread(release.succession, self._home)
-            if name == self.lineup.current.release:
+            answers = name == self.lineup.current.release
+            manifest = await asyncio.to_thread(self._checked, name, force or answers)
+            serving = self._loaded(name, manifest)
+            if name != order[0]:
+                order = [name, *order][: _REMEMBERED + 1]
+            elif serving is self.lineup.current:
                 return
-            manifest = await asyncio.to_thread(self._checked, name, force)
-            serving = self.lineup.get(name) or await self._bring_up(manifest)
-            await self._switch(serving, [name, *order][: _REMEMBERED + 1])
+            # The base may answer although `order` begins with another, which a start refused.
+            await self._switch(serving or await self._bring_up(manifest), order)
 
     async def rollback(self) -> None:
         """Serve again what was served before. Raises as `promote` does."""
@@ -100,6 +106,12 @@ class Releases:
                 serving = await self._bring_up(manifest, compare=False)
             await self._switch(serving, order[1:])
 
+    async def open(self) -> None:
+        """Of what ran before this process, stop what nobody answers with, now or when it was kept
+        for long enough."""
+        self._sweep()
+        self._expire_later()
+
     async def close(self) -> None:
         """Stop what runs in the background. The engines stay, but for those that were already being
         stopped; `lineup` closes connections."""
@@ -109,6 +121,18 @@ class Releases:
             await asyncio.wait(self._stopping, timeout=_CLOSE_SECONDS)
 
     # -- the steps -------------------------------------------------------------------------------
+
+    def _loaded(self, name: str, manifest: Manifest | None) -> Serving | None:
+        """Who answers with this very release: another may have been made under the same id."""
+        serving = self.lineup.get(name)
+        if serving is None or serving.manifest == manifest:
+            return serving
+        if serving is self.lineup.current:
+            raise NotPromotable(
+                f"{name} answers, and its folder holds another release by now: roll back first, or"
+                " give that one another name"
+            )
+        return None
 
     def _checked(self, name: str, force: bool) -> Manifest | None:
         """The manifest, if the release is whole, fits and may be served. Blocking."""
@@ -200,20 +224,28 @@ class Releases:
         else knows of its engine any more."""
         self.lineup.remove(serving)
         stopping = asyncio.create_task(self._stop(serving))
-        self._stopping.add(stopping)
-        stopping.add_done_callback(self._stopping.discard)
+        self._stopping[stopping] = serving.release
+        stopping.add_done_callback(self._stopping.pop)
         await asyncio.shield(stopping)
 
     async def _stop(self, serving: Serving) -> None:
         """Let requests under way finish, then stop its engine."""
-        for _ in range(_DRAIN_LOOKS):
-            if not serving.under_way:
-                break
-            await self._sleep(_LOOK_SECONDS)
+        await serving.until_done(self._stall_seconds, self._sleep)
         try:
             await self._launcher.stop(serving.release, serving.engine)
         except VademecumError as error:
             log.warning("%s could not be stopped cleanly: %s", serving.release, error)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Stop engines that nobody answers with: left by a promotion, or by adapters."""
+        if self._under_way is not None:  # one that comes up looks like those; its end sweeps
+            return
+        answering = {one.release for one in (self.lineup.current, *self.lineup.others())}
+        try:
+            self._launcher.keep(answering.union(self._stopping.values()))
+        except (BadData, OSError) as error:
+            log.warning("engines that nobody needs may go on running: %s", error)
 
     # -- after a restart -------------------------------------------------------------------------
 
@@ -251,6 +283,7 @@ class Releases:
             yield tell
         finally:
             self._under_way = None
+            self._sweep()
 
     def _state(self, name: str) -> str:
         if name == self.lineup.current.release:

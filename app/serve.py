@@ -15,7 +15,7 @@ from app.answer import Answerer
 from app.auth import Keys
 from app.children import BAD_CONFIGURATION, is_cpu_build
 from app.engine import Engine
-from app.engines import at_start
+from app.engines import going_on
 from app.gate import is_loopback
 from app.knowledge import KnowledgeBases
 from app.launch import Engines
@@ -28,7 +28,7 @@ from app.settings import AppSettings, EngineSettings
 from kb.catalog import Catalog
 from kb.embedders import Embedders
 from kb.errors import BadConfiguration, VademecumError
-from kb.manifest import BASE, Manifest
+from kb.manifest import Manifest
 from kb.models import locate
 from kb.settings import Configuration, KbSettings, load
 
@@ -80,19 +80,21 @@ def _releases(home: Path, app: AppSettings, engine: EngineSettings, kb: KbSettin
 
     def serve(manifest: Manifest | None, peer: Engine) -> Serving:
         profile = Profile.of(engine, app, manifest.serving if manifest else None)
-        return Serving(manifest.id if manifest else BASE, peer, Answerer(peer, profile))
+        return Serving(manifest, peer, Answerer(peer, profile))
 
     def misfits(manifest: Manifest) -> Sequence[str]:
         base = "" if engine.url else locate(engine.model, home)
         return fit.misfits(manifest, model=engine.model, weights_in=base, kb=kb)
 
+    cpu = is_cpu_build()
     return Releases(
         home,
-        Engines(home, engine, cpu=is_cpu_build(), merge=partial(merge, home, engine.model)),
+        Engines(home, engine, cpu=cpu, merge=partial(merge, home, engine.model)),
         serve,
         misfits,
-        current=at_start(home, engine, kb, log.error),
+        current=going_on(home, engine, kb, cpu=cpu, report=log.error),
         keep_seconds=engine.keep_seconds,
+        stall_seconds=2 * engine.timeout_seconds,  # an engine may be silent for one of them
     )
 
 

@@ -39,6 +39,7 @@ class Supervisor:
     """`run` starts the children in the given order and stops them in the opposite one.
 
     `changing` is asked at every turn which others should run, by name; they go before the rest.
+    `on_end` is called with the name of such a one whenever it ended and is to be started again.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class Supervisor:
         ready_url: str,
         on_ready: Callable[[], None],
         changing: Callable[[], Sequence[ChildSpec]] = tuple,
+        on_end: Callable[[str], None] = lambda name: None,
         backoff: Backoff | None = None,
     ) -> None:
         self._children = [_Supervised(spec) for spec in specs]
         self._changing = changing
+        self._on_end = on_end
         self._world = world
         self._ready_url = ready_url
         self._on_ready = on_ready
@@ -151,6 +154,8 @@ class Supervisor:
         if now - one.started_at >= self._backoff.steady_seconds:
             one.failures = 0
         one.failures += 1
+        if one.comes_and_goes:
+            self._on_end(one.spec.name)
         delay = self._backoff.delay(one.failures, self._world.rng)
         one.start_at = now + delay
         self._world.say(f"{one.spec.name}: {why}; starting again in {delay:.0f} s")

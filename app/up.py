@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from app import beginning, children, engines, prepare
@@ -20,6 +21,7 @@ from app.supervisor import Supervisor
 from app.world import World, on_this_machine
 from kb.errors import BadConfiguration, BadData
 from kb.locks import exclusive
+from kb.merging import is_merged
 from kb.models import locate
 from kb.settings import Configuration, KbSettings
 
@@ -92,6 +94,7 @@ def _run(
         ready_url=f"{url}/health/ready",
         on_ready=lambda: announce(url),
         changing=changing,
+        on_end=partial(_note_end, home),
     ).run(stop.asked, stop.in_haste)
 
 
@@ -106,6 +109,9 @@ def _engines(
     cpu = children.is_cpu_build()
     base = locate(engine.model, home, report=say)
     manifest = engines.own_at_start(home, engine, kb, cpu=cpu, report=say)
+    if manifest is not None and not is_merged(home, manifest):
+        say(f"the base answers: release {manifest.id} was not merged; logs/prepare.log says why")
+        manifest = None
     # One engine, however many there were: what was kept for a rollback is started at need.
     engines.write(home, [engines.own(home, manifest, engine.port)])
     with_ = f"release {manifest.id}" if manifest else engine.model
@@ -122,6 +128,13 @@ def _engines(
         return [children.engine(engine, one, base, home, cores, cpu=cpu) for one in declared]
 
     return changing
+
+
+def _note_end(home: Path, engine: str) -> None:
+    try:
+        engines.note_end(home, engine)
+    except OSError as error:  # a full disk: who waits for that engine waits longer
+        say(f"{engine}: {error}")
 
 
 def run_once(spec: ChildSpec, world: World, stop: Stop) -> int | None:

@@ -37,9 +37,8 @@ async def complete(body: Chat, request: Request, caller: Chatting) -> Response:
     async with AsyncExitStack() as stack:
         stack.enter_context(at.places.take())
         stack.enter_context(serving.at_work())
-        events = await stack.enter_async_context(
-            aclosing(at.metrics.watch(await _events(body, at, caller, serving.answerer)))
-        )
+        answer = serving.watch(await _events(body, at, caller, serving.answerer))
+        events = await stack.enter_async_context(aclosing(at.metrics.watch(answer)))
         if not body.stream:
             whole = completion.whole(await unless_gone(request, _all(events)))
             _remember(completion, at, caller)

@@ -17,10 +17,19 @@ from app import engines
 class Vllm(ThreadingHTTPServer):
     """An engine on a port of its own."""
 
-    def __init__(self, port: int = 0, *, base: str = "base", adapters: bool = True) -> None:
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        base: str = "base",
+        adapters: bool = True,
+        refuses: tuple[int, str] | None = None,
+    ) -> None:
+        """`refuses`: the status and message with which an adapter ({path}) is not loaded."""
         super().__init__(("127.0.0.1", port), _Handler)
         self.words = {"base": base}
         self.takes_adapters = adapters
+        self.refuses = refuses
         self.answered = 0
         self.loaded: list[tuple[str, str]] = []  # every load there ever was: name, path
         self.thread = Thread(target=self.serve_forever, daemon=True)
@@ -49,10 +58,10 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path.endswith("lora_adapter"):
             self._adapter(body)
-        elif body["model"] not in self.server.words:
-            self._json(404, {"error": {"message": f"The model {body['model']} does not exist."}})
+        elif (model := body["model"] or "base") not in self.server.words:  # "" is the base's too
+            self._json(404, {"error": {"message": f"The model {model} does not exist."}})
         else:
-            first, *others = self.server.words[body["model"]].split("|")
+            first, *others = self.server.words[model].split("|")
             # Another text in every third answer, as rounding may give it.
             self.server.answered += 1
             self._stream(others[0] if others and self.server.answered % 3 == 0 else first)
@@ -60,6 +69,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _adapter(self, body: dict[str, Any]) -> None:
         if not self.server.takes_adapters:
             self._json(404, {"detail": "Not Found"})
+        elif self.path == "/v1/load_lora_adapter" and self.server.refuses:
+            status, message = self.server.refuses
+            said = {"message": message.format(path=body["lora_path"]), "code": status}
+            self._json(status, {"error": said})
         elif self.path == "/v1/load_lora_adapter":
             assert (Path(body["lora_path"]) / "adapter_config.json").is_file()
             self.server.loaded.append((body["lora_name"], body["lora_path"]))
@@ -96,14 +109,24 @@ class FakeSupervisor:
 
     def __init__(self, home: Path) -> None:
         self._home = home
+        (home / "logs").mkdir()
         self.running: dict[str, Vllm] = {}
+        self.take_adapters = True
+        self.dying: set[str] = set()
+        self.ends = 0
 
     def look(self) -> None:
         wanted = {one.release: one for one in engines.read(self._home)}
-        for release in self.running.keys() - wanted.keys():
-            self.running.pop(release).stop()
-        for release in wanted.keys() - self.running.keys():
-            self.running[release] = Vllm(wanted[release].port, base=release)
+        for release, one in list(self.running.items()):
+            if release not in wanted or wanted[release].port != one.server_port:
+                self.running.pop(release).stop()
+        for release in wanted.keys() & self.dying:
+            self.ends += 1
+            engines.note_end(self._home, engines.name(release))
+        for release in wanted.keys() - self.running.keys() - self.dying:
+            self.running[release] = Vllm(
+                wanted[release].port, base=release, adapters=self.take_adapters
+            )
 
     def close(self) -> None:
         engines.write(self._home, [])

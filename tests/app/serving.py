@@ -38,7 +38,7 @@ from kb.layout import DATABASE, lexical_of
 from kb.ledger import Ledger
 from kb.lexical import LexicalIndex
 from kb.locks import WRITER, exclusive
-from kb.manifest import BASE, Manifest
+from kb.manifest import Manifest
 from kb.records import Parsed
 from kb.settings import KbSettings
 from kb.store import Store, context
@@ -107,9 +107,9 @@ class Home:
     def serve(self, manifest: Manifest | None, engine: Engine) -> Serving:
         asks = manifest.serving if manifest else None
         profile = Profile.of(EngineSettings(model="org/large"), self.settings, asks)
-        return Serving(manifest.id if manifest else BASE, engine, Answerer(engine, profile))
+        return Serving(manifest, engine, Answerer(engine, profile))
 
-    def resumed(self, keep_seconds: float = 3600.0) -> Releases:
+    def resumed(self, keep_seconds: float = 3600.0, stall_seconds: float = 300.0) -> Releases:
         """The releases as a server that starts now finds them."""
         return Releases(
             self.path,
@@ -118,6 +118,7 @@ class Home:
             lambda manifest: fit.misfits(manifest, model=BASE_MODEL, weights_in="", kb=self.kb),
             current=at_start(self.path, EngineSettings(), self.kb, print),
             keep_seconds=keep_seconds,
+            stall_seconds=stall_seconds,
         )
 
     def add(self, name: str) -> str:

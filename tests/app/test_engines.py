@@ -5,15 +5,16 @@ from typing import Any
 
 import pytest
 
-from app import engines
+from app import children, engines, prepare, up
 from app.engines import Wanted
 from app.fit import misfits
 from app.settings import EngineSettings
 from kb import release
 from kb.chunking import VERSION
-from kb.errors import BadData
+from kb.errors import BadData, ModelBroken
+from kb.manifest import Manifest
 from kb.prompt import PROMPT_VERSION
-from kb.settings import KbSettings
+from kb.settings import Configuration, KbSettings
 from tests.kb.releases import BASE, manifest, store
 
 SETTINGS = EngineSettings()
@@ -46,7 +47,8 @@ def test_a_start_begins_with_the_current_release_alone(tmp_path: Path) -> None:
     store(tmp_path, "r1")
     release.succeed(tmp_path, ["r1", "base"])
     merged = str(tmp_path / "models" / "release-r1")
-    assert Start(tmp_path).engine == Wanted(release="r1", port=8001, model=merged)
+    own = Start(tmp_path).engine
+    assert (own.release, own.port, own.model) == ("r1", 8001, merged)
     # Where adapters are quick, the base's engine, and the adapter on it.
     quick = Start(tmp_path, cpu=False)
     assert quick.engine == Wanted(release="base", port=8001) and quick.said == []
@@ -82,6 +84,70 @@ def test_a_start_does_not_go_on_with_what_a_promotion_would_refuse(
     release.succeed(tmp_path, ["r1", "base"])
     start = Start(tmp_path)
     assert start.engine.release == "base" and why in start.said[0]
+
+
+@pytest.mark.parametrize("made", [{}, {"kind": "merged", "adapter": None}])
+def test_a_start_does_not_go_on_with_a_release_that_lacks_a_file(
+    tmp_path: Path, made: dict[str, Any]
+) -> None:
+    one = store(tmp_path, "r1", **made)
+    release.succeed(tmp_path, ["r1", "base"])
+    lost = next(path for path in one.files if path.endswith(".safetensors"))
+    (tmp_path / "releases" / "r1" / lost).unlink()
+    start = Start(tmp_path)
+    assert start.engine.release == "base" and f"{lost} is missing" in start.said[0]
+
+
+def test_a_start_neither_merges_nor_serves_an_adapter_that_was_altered(tmp_path: Path) -> None:
+    store(tmp_path, "r1")
+    release.succeed(tmp_path, ["r1", "base"])
+    tables: dict[str, dict[str, Any]] = {
+        "engine": {"runtime_adapters": False},
+        "kb": {"embedder": KB.embedder},
+    }
+    configuration = Configuration(tmp_path, tables, "the test")
+    assert prepare.to_merge(configuration) is not None
+    (tmp_path / "releases" / "r1" / "adapter" / "adapter_model.safetensors").write_bytes(b"other")
+    assert prepare.to_merge(configuration) is None
+    start = Start(tmp_path)
+    assert start.engine.release == "base" and "is not what was released" in start.said[0]
+
+
+def test_a_start_begins_with_the_base_where_a_release_cannot_be_merged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(home: Path, manifest: Manifest, base: str) -> None:
+        raise ModelBroken("the disk is full")
+
+    (tmp_path / "config.json").write_text("{}")
+    settings = EngineSettings(model=str(tmp_path), runtime_adapters=False)
+    store(tmp_path, "r1", base={"name": settings.model})
+    release.succeed(tmp_path, ["r1", "base"])
+    tables = {"engine": settings.model_dump(), "kb": {"embedder": KB.embedder}}
+    monkeypatch.setattr(prepare, "load", lambda: Configuration(tmp_path, tables, "the test"))
+    monkeypatch.setattr(prepare, "merge", fails)
+    assert prepare.main() == 0
+    assert "the disk is full" in capsys.readouterr().err
+    monkeypatch.setattr(children, "must_have_engine", lambda: None)
+    (first,) = up._engines(tmp_path, settings, KB, 2)()
+    assert first.name == "engine"
+    assert "the base answers: release r1" in capsys.readouterr().err
+
+
+def test_a_server_goes_on_with_the_engine_that_the_start_began_with(tmp_path: Path) -> None:
+    store(tmp_path, "r1")
+    release.succeed(tmp_path, ["r1", "base"])
+    said: list[str] = []
+
+    def goes_on(*, cpu: bool = True) -> str | None:
+        one = engines.going_on(tmp_path, SETTINGS, KB, cpu=cpu, report=said.append)
+        return one.id if one else None
+
+    engines.write(tmp_path, [Start(tmp_path).engine])
+    assert (goes_on(), said) == ("r1", [])
+    engines.write(tmp_path, [Wanted(release="base", port=8001)])  # as for one that is repaired now
+    assert goes_on() is None and "r1" in said[0]
+    assert goes_on(cpu=False) == "r1"  # on the base's engine
 
 
 def test_a_base_with_other_weights_under_the_same_name_does_not_fit(tmp_path: Path) -> None:

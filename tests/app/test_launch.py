@@ -1,18 +1,27 @@
 """How a release comes to answer: an adapter on the running engine, or an engine of its own."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from app import engines, probe
+from app.answer import Answerer
 from app.engine import Engine, HttpEngine
 from app.engines import Wanted
 from app.errors import NotPromotable, PromotionFailed
 from app.launch import Engines
-from app.settings import EngineSettings
+from app.lineup import Serving
+from app.ports import free_port
+from app.profile import Profile
+from app.releases import Releases
+from app.settings import AppSettings, EngineSettings
+from kb import release
+from kb.errors import EngineDown
 from kb.manifest import Manifest
+from kb.settings import KbSettings
 from tests.app.fake_vllm import FakeSupervisor, Vllm, vllm
 from tests.kb.releases import store
 
@@ -53,6 +62,11 @@ def launcher(
 async def says(engine: Engine) -> str:
     stream: AsyncGenerator[object, None] = engine.stream([], {})
     return "".join([delta.text async for delta in stream])  # type: ignore[attr-defined]
+
+
+def serving(manifest: Manifest | None, engine: Engine) -> Serving:
+    profile = Profile.of(EngineSettings(), AppSettings())
+    return Serving(manifest, engine, Answerer(engine, profile))
 
 
 def declared(home: Path) -> list[str]:
@@ -102,6 +116,25 @@ def test_an_engine_that_does_not_come_is_not_declared_any_more(
     run(story)
 
 
+def test_an_engine_that_ends_again_and_again_is_not_waited_for(
+    tmp_path: Path, supervisor: FakeSupervisor
+) -> None:
+    settings = EngineSettings(start_seconds=1e9)
+    one = launcher(tmp_path, settings, supervisor=supervisor)
+    supervisor.dying = {"r1"}
+
+    async def story() -> None:
+        for _ in range(2):  # ends of an earlier try do not count
+            began = supervisor.ends
+            with pytest.raises(PromotionFailed, match=r"ended 3 times .* logs/engine-r1\.log"):
+                await one.start(store(tmp_path))
+            assert supervisor.ends - began == 3
+            assert declared(tmp_path) == ["base"]
+            shutil.rmtree(tmp_path / "releases" / "r1")
+
+    run(story)
+
+
 def test_a_promotion_that_is_cut_off_leaves_no_engine_behind(
     tmp_path: Path, supervisor: FakeSupervisor
 ) -> None:
@@ -133,6 +166,34 @@ def test_after_a_restart_the_engines_are_found_again(
         await again.close()
 
     run(story)
+
+
+def test_a_base_that_does_not_run_any_more_is_started_for_who_attaches_to_it(
+    tmp_path: Path, supervisor: FakeSupervisor
+) -> None:
+    alone = engines.own(tmp_path, store(tmp_path), 8001)
+    engines.write(tmp_path, [alone])
+    supervisor.look()
+    for cpu, manifest in ((True, None), (False, store(tmp_path, "r2"))):
+        engines.write(tmp_path, [alone])
+        attached = launcher(tmp_path, EngineSettings(), cpu=cpu).attach(manifest)
+        asyncio.run(attached.close())
+        assert declared(tmp_path) == ["r1", "base"]
+        assert len({one.port for one in engines.read(tmp_path)}) == 2
+
+
+def test_the_engine_of_another_release_of_that_id_is_not_taken_for_its_own(
+    tmp_path: Path, supervisor: FakeSupervisor
+) -> None:
+    first = store(tmp_path)
+    engines.write(tmp_path, [engines.own(tmp_path, first, 9001)])
+    one = launcher(tmp_path, EngineSettings(runtime_adapters=False))
+    shutil.rmtree(tmp_path / "releases" / "r1")
+    second = store(tmp_path, revision="another")
+    assert one.runs(first) and not one.runs(second)
+    release.succeed(tmp_path, ["r1", "base"])
+    kb = KbSettings(embedder="fake:64")
+    assert engines.going_on(tmp_path, EngineSettings(), kb, cpu=True, report=print) is None
 
 
 def test_whole_weights_are_served_from_the_release_and_never_by_an_adapter(
@@ -207,10 +268,83 @@ def test_an_engine_that_was_started_anew_gets_its_adapter_again(
 def test_after_a_restart_of_the_server_the_adapter_is_loaded_when_it_is_asked_for(
     tmp_path: Path, supervisor: FakeSupervisor
 ) -> None:
+    manifest = store(tmp_path)
+
     async def story() -> None:
-        engine = launcher(tmp_path, EngineSettings(), cpu=False).attach(store(tmp_path))
+        engine = launcher(tmp_path, EngineSettings(), cpu=False).attach(manifest)
+        answers = await asyncio.gather(*(says(engine) for _ in range(5)))
+        assert set(answers) == {"r1"} and len(supervisor.running["base"].loaded) == 1
+        await engine.close()
+        engine = launcher(tmp_path, EngineSettings(), cpu=False).attach(manifest)
         assert await engine.ready() and await says(engine) == "r1"
         await engine.close()
+
+    run(story)
+
+
+def test_only_engines_that_somebody_stands_on_are_kept(
+    tmp_path: Path, supervisor: FakeSupervisor
+) -> None:
+    settings = EngineSettings(max_adapter_rank=8)
+    one = launcher(tmp_path, settings, cpu=False, supervisor=supervisor)
+
+    async def story() -> None:
+        full = await one.start(store(tmp_path, "full", kind="merged", adapter=None))
+        one.keep({"full", "base"})
+        assert declared(tmp_path) == ["base", "full"]
+        adapter = await one.start(store(tmp_path))
+        one.keep({"r1"})
+        assert declared(tmp_path) == ["base"]
+        await one.stop("r1", adapter)
+        one.keep({"full"})
+        assert declared(tmp_path) == []
+        await full.close()
+
+    run(story)
+
+
+@pytest.mark.parametrize("takes_adapters", [True, False])
+def test_a_base_that_was_started_for_an_adapter_goes_with_it(
+    tmp_path: Path, supervisor: FakeSupervisor, takes_adapters: bool
+) -> None:
+    full = store(tmp_path, "full", kind="merged", adapter=None)
+    store(tmp_path)
+    release.succeed(tmp_path, ["full"])
+    engines.write(tmp_path, [engines.own(tmp_path, full, free_port("127.0.0.1"))])
+    supervisor.look()
+    supervisor.take_adapters = takes_adapters
+    one = launcher(tmp_path, EngineSettings(), cpu=False, supervisor=supervisor)
+
+    async def story() -> None:
+        hour = asyncio.Event()
+
+        async def sleep(seconds: float) -> None:
+            await hour.wait()
+
+        releases = Releases(
+            tmp_path,
+            one,
+            serving,
+            lambda _: [],
+            current=full,
+            keep_seconds=3600,
+            stall_seconds=300,
+            sleep=sleep,
+        )
+        await releases.open()
+        if takes_adapters:
+            await releases.promote("r1")
+            assert "base" in declared(tmp_path)
+            await releases.rollback()
+            hour.set()
+            while releases.lineup.others():
+                await asyncio.sleep(0.01)
+        else:
+            with pytest.raises(PromotionFailed):
+                await releases.promote("r1")
+        await releases.close()
+        assert declared(tmp_path) == ["full"]
+        await releases.lineup.close()
 
     run(story)
 
@@ -251,6 +385,37 @@ def test_an_engine_that_takes_no_adapters_is_told(tmp_path: Path) -> None:
             one = launcher(tmp_path, EngineSettings(url=host.url, model="base"))
             with pytest.raises(PromotionFailed, match="takes no adapters while it runs"):
                 await one.start(store(tmp_path))
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "told"),
+    [
+        (404, "No adapter found for {path}", "No adapter found for its folder below engine/"),
+        (500, "LoRA rank 64 is greater than max_lora_rank 16.", "rank 64 is greater than"),
+        (400, "The lora adapter has already been loaded.", "already been loaded"),
+    ],
+)
+def test_an_engine_that_does_not_load_an_adapter_is_not_ready_and_its_reason_is_told(
+    tmp_path: Path, status: int, message: str, told: str
+) -> None:
+    manifest = store(tmp_path)
+
+    async def story() -> None:
+        with vllm(refuses=(status, message)) as host:
+            one = launcher(tmp_path, EngineSettings(url=host.url, model="base"))
+            with pytest.raises(PromotionFailed, match=told) as failed:
+                await one.start(manifest)
+            assert str(tmp_path) not in str(failed.value)
+            engine = one.attach(manifest)
+            assert not await engine.ready()
+            with pytest.raises(EngineDown, match=told):
+                await says(engine)
+            assert list((tmp_path / "engine" / "adapters").iterdir()) == []
+            shutil.rmtree(tmp_path / "releases")
+            assert not await engine.ready()
+            await engine.close()
 
     run(story)
 

@@ -54,6 +54,18 @@ class Held(FakeEngine):
                 await asyncio.sleep(0.01)
 
 
+class Slow(FakeEngine):
+    """Takes its time for every word of what is no probe."""
+
+    async def stream(
+        self, messages: Sequence[Message], options: Mapping[str, Any]
+    ) -> AsyncGenerator[Delta, None]:
+        async for delta in super().stream(messages, options):
+            if options["max_tokens"] > 50:
+                await asyncio.sleep(0.05)
+            yield delta
+
+
 class Mute(FakeEngine):
     """Comes up, and cannot generate."""
 
@@ -70,6 +82,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
     engines = {
         "r1": Held(ONE, name="r1"),
         "r2": FakeEngine(TWO, name="r2"),
+        "slow": Slow("word " * 40, name="slow"),
         "same": FakeEngine(ANSWER, name="same"),
         "down": FakeEngine(TWO, name="down", up=False),
         "empty": FakeEngine("", name="empty"),
@@ -82,6 +95,15 @@ def home(tmp_path: Path) -> Iterator[Home]:
     with one.client:  # one event loop for all requests
         yield one
     one.bases.close()
+
+
+@contextmanager
+def restarted(home: Home, **seconds: float) -> Iterator[None]:
+    """The server starts again; the engines went on."""
+    home.releases = home.resumed(**seconds)
+    home.client = type(home.client)(home.app(), base_url="http://127.0.0.1:8000")
+    with home.client:
+        yield
 
 
 def promote(home: Home, name: str, **body: Any) -> Response:
@@ -287,12 +309,31 @@ def test_an_engine_is_stopped_only_when_its_last_answer_is_written(home: Home) -
     assert home.launcher.stopped == ["base"]
 
 
+@pytest.mark.parametrize("name", ["slow", "r1"])
+def test_an_answer_that_goes_on_is_waited_for_however_long_it_is_and_one_that_stalls_is_not(
+    home: Home, name: str
+) -> None:
+    promote(home, name)
+    with restarted(home, stall_seconds=1.0), ThreadPoolExecutor(1) as pool:
+        serving, engine = home.releases.lineup.current, home.launcher.attach(manifest("r1"))
+        assert isinstance(engine, Held)
+        with engine.held():
+            asked = pool.submit(home.ask)
+            eventually(lambda: serving.under_way == 1)
+            assert promote(home, "base").status_code == 200
+            assert promote(home, "r2").status_code == 200  # which stops what is asked
+            assert name in home.launcher.stopped
+            assert serving.under_way == (1 if name == "r1" else 0)
+        assert asked.result().status_code == 200
+
+
 def test_what_is_being_stopped_is_stopped_although_another_is_promoted_meanwhile(
     home: Home,
 ) -> None:
     promote(home, "r2")
     promote(home, "r1")
-    home.launcher.running.add("base")  # as where adapters stand on it
+    home.launcher.running.add("base")
+    home.launcher.needed.add("base")  # as where adapters stand on it
     home.launcher.stopped.clear()
     home.releases = home.resumed(keep_seconds=0.05)
     home.client = type(home.client)(home.app(), base_url="http://127.0.0.1:8000")
@@ -305,9 +346,43 @@ def test_what_is_being_stopped_is_stopped_although_another_is_promoted_meanwhile
             rollback(home)
             eventually(lambda: home.releases.lineup.get("r1") is None)
             assert rollback(home).json()["current"] == "base"
-            assert home.launcher.stopped == [] and not slow.done()
+            assert "r1" not in home.launcher.stopped and not slow.done()
         assert slow.result().json()["knowledge"]["release"] == "r1"
         eventually(lambda: "r1" in home.launcher.stopped)
+
+
+def made_anew(home: Home, name: str, reply: str) -> None:
+    """Another release under the same id."""
+    shutil.rmtree(home.path / "releases" / name)
+    store(home.path, name, embedder=home.embedder.name, metrics={"clean_correct": 0.9})
+    home.launcher._engines[name] = FakeEngine(reply, name=name)
+
+
+def test_a_release_that_was_made_anew_is_not_answered_for_by_the_one_that_is_kept(
+    home: Home,
+) -> None:
+    promote(home, "r1")
+    rollback(home)
+    made_anew(home, "r1", "Anew it opens at 8:15.")
+    assert promote(home, "r1").json()["current"] == "r1"
+    assert says(home) == ("Anew", "r1")
+    assert home.launcher.stopped == ["r1"]
+
+
+def test_a_release_that_was_made_anew_cannot_take_the_place_of_itself(home: Home) -> None:
+    promote(home, "r1")
+    assert promote(home, "r1").json()["current"] == "r1"
+    made_anew(home, "r1", "Anew it opens at 8:15.")
+    told = error(promote(home, "r1"), 409, "not_promotable")
+    assert "another release" in told["message"]
+    assert says(home) == ("One", "r1") and home.launcher.started == ["r1"]
+
+
+def test_what_was_promoted_by_force_may_be_promoted_again_without(home: Home) -> None:
+    shutil.rmtree(home.path / "releases" / "r1")
+    store(home.path, "r1", embedder=home.embedder.name, gate={"passed": False, "why": "worse"})
+    promote(home, "r1", force=True)
+    assert promote(home, "r1").json()["current"] == "r1"
 
 
 def test_one_promotion_at_a_time_and_its_progress_is_shown(home: Home) -> None:
@@ -334,6 +409,23 @@ def test_a_server_that_starts_again_goes_on_with_its_release(home: Home) -> None
     assert home.resumed().lineup.others() == []
 
 
+def test_a_server_that_starts_again_keeps_what_was_kept_no_longer_than_that(home: Home) -> None:
+    promote(home, "r1")
+    with restarted(home, keep_seconds=0.05):
+        eventually(lambda: states(home) == {"r1": "current"})
+        eventually(lambda: home.launcher.stopped == ["base"])
+
+
+def test_a_server_that_starts_again_stops_what_nobody_answers_with(home: Home) -> None:
+    promote(home, "r1")
+    rollback(home)
+    home.launcher.running.add("r2")  # as when it was killed while this came up
+    with restarted(home):
+        assert states(home) == {"base": "current"}
+        assert sorted(home.launcher.stopped) == ["r1", "r2"]
+        assert home.launcher.running == {"base"}
+
+
 def test_a_current_release_that_cannot_be_served_leaves_the_base(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -346,6 +438,28 @@ def test_a_current_release_that_cannot_be_served_leaves_the_base(
     shutil.rmtree(file.parent)
     assert home.resumed().lineup.current.release == "base"
     assert "release.json is missing" in capsys.readouterr().out
+
+
+def test_after_the_base_had_to_answer_it_can_be_promoted_or_the_release_once_it_is_repaired(
+    home: Home,
+) -> None:
+    promote(home, "r1")
+    weights = home.path / "releases" / "r1" / "adapter" / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(b"other")
+    with restarted(home):
+        assert states(home) == {"base": "current"}
+        weights.write_bytes(whole)
+        assert promote(home, "r1").json()["current"] == "r1"
+        assert release.succession(home.path) == ["r1", "base"]
+        assert rollback(home).json()["current"] == "base"
+        promote(home, "r1")
+    weights.write_bytes(b"other")
+    with restarted(home):
+        assert promote(home, "base").json()["current"] == "base"
+        assert release.succession(home.path)[:2] == ["base", "r1"]
+    weights.write_bytes(whole)
+    assert home.resumed().lineup.current.release == "base"
 
 
 def test_only_admins_of_the_whole_house_change_what_is_served(home: Home) -> None:

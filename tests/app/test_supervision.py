@@ -64,6 +64,7 @@ class Stage:
         seconds: float,
         hurry: bool = False,
         changing: Callable[[], list[ChildSpec]] = list,
+        on_end: Callable[[str], None] = lambda name: None,
     ) -> int:
         world = World(
             say=self.said.append,
@@ -74,7 +75,12 @@ class Stage:
             rng=random.Random(0),
         )
         supervisor = Supervisor(
-            specs, world, ready_url=READY, on_ready=self._on_ready, changing=changing
+            specs,
+            world,
+            ready_url=READY,
+            on_ready=self._on_ready,
+            changing=changing,
+            on_end=on_end,
         )
         return supervisor.run(lambda: self.now >= seconds, lambda: hurry)
 
@@ -215,6 +221,14 @@ def test_what_is_wanted_from_the_start_goes_before_the_rest_and_is_stopped_last(
         "rest: stopping",
         "new: stopping",
     ]
+
+
+def test_every_end_of_a_child_that_comes_and_goes_is_told_unless_it_was_asked_to_go() -> None:
+    told: list[str] = []
+    coming = [ChildSpec("coming", ("x",))]
+    stage = Stage(1.0, None, 1.0, None, healthy=never)
+    stage.run(one(), 20, changing=lambda: coming if stage.now < 10 else [], on_end=told.append)
+    assert told == ["coming", "coming"]
 
 
 def test_a_deaf_child_that_is_not_wanted_is_killed_while_the_others_are_looked_after() -> None:

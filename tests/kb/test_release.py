@@ -62,6 +62,19 @@ def lose(place: Path) -> None:
     (place / "release.json").unlink()
 
 
+def test_a_file_that_the_disk_does_not_give_back_is_named_without_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(file: Path) -> str:
+        raise OSError(5, "Input/output error", str(file))
+
+    store(tmp_path)
+    monkeypatch.setattr(release, "sha256", fails)
+    with pytest.raises(BadData, match="cannot be read: Input/output error") as failed:
+        release.read(tmp_path / "releases" / "r1")
+    assert str(tmp_path) not in str(failed.value)
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
