@@ -132,6 +132,7 @@ TABLE: tuple[tuple[type[kb.VademecumError], Shape], ...] = (
     (UnknownCompletion, Shape(404, _ASK, "completion_not_found")),
     (kb.AlreadyExists, Shape(409, _ASK, "already_exists")),
     (AlreadyRated, Shape(409, _ASK, "already_rated")),
+    (kb.GateClosed, Shape(409, _ASK, "gate_closed")),
     (NotPromotable, Shape(409, _ASK, "not_promotable")),
     (PromotionUnderWay, Shape(409, _ASK, "promotion_under_way")),
     (NotRemovable, Shape(409, _ASK, "file_not_removable")),

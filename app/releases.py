@@ -19,7 +19,7 @@ from app.errors import NotPromotable, PromotionFailed, PromotionUnderWay, Unknow
 from app.launch import Launcher
 from app.lineup import Lineup, Serving
 from kb import release
-from kb.errors import BadData, EngineDown, VademecumError
+from kb.errors import BadData, EngineDown, GateClosed, VademecumError
 from kb.manifest import BASE, Manifest, is_id
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ class Releases:
         """The manifest, if the release is whole, fits and may be served. Blocking."""
         manifest = self._fitting(name)
         if manifest is not None and not manifest.gate.passed and not force:
-            raise NotPromotable(
+            raise GateClosed(
                 f"{name} did not pass its gate: {manifest.gate.why} (force: true serves it anyway)"
             )
         return manifest

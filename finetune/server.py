@@ -4,7 +4,7 @@ from typing import Any, Self
 
 import httpx
 
-from kb.errors import Permanent, Transient
+from kb.errors import GateClosed, Permanent, Transient
 
 URL = "http://127.0.0.1:8000"
 PROMOTION_SECONDS = 2000
@@ -20,7 +20,10 @@ class ServerDown(Transient):
 
 
 class Releases:
-    """List, promote, roll back; close it, or use it in `with`. Raises Refused and ServerDown."""
+    """List, promote, roll back; close it, or use it in `with`.
+
+    Raises Refused, GateClosed where a release did not pass, ServerDown.
+    """
 
     def __init__(
         self, url: str = URL, key: str = "", transport: httpx.BaseTransport | None = None
@@ -65,7 +68,8 @@ class Releases:
             said = reply.json()
             if reply.is_success and isinstance(said, dict):
                 return said
-            raise Refused(str(said["error"]["message"]) + _hint(reply.status_code))
+            told = str(said["error"]["message"]) + _hint(reply.status_code)
+            raise GateClosed(told) if said["error"].get("code") == "gate_closed" else Refused(told)
         except (ValueError, KeyError, TypeError) as error:
             text = f"the server at {self._url} answered {path} with status {reply.status_code}"
             raise Refused(text) from error

@@ -234,7 +234,7 @@ def test_a_failed_gate_is_refused_unless_forced(home: Home) -> None:
         home.path, "r3", embedder=home.embedder.name, gate={"passed": False, "why": "forgot maths"}
     )
     home.launcher._engines["r3"] = FakeEngine("Three.", name="r3")
-    assert "forgot maths" in error(promote(home, "r3"), 409, "not_promotable")["message"]
+    assert "forgot maths" in error(promote(home, "r3"), 409, "gate_closed")["message"]
     assert promote(home, "r3", force=True).json()["current"] == "r3"
 
 

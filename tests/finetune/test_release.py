@@ -341,6 +341,23 @@ def test_what_the_server_refuses_is_said(reply: httpx.Response, said: str) -> No
         server.promote("r1")
 
 
+def test_a_gate_that_the_server_finds_closed_ends_promote_with_2(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def closed(self: Releases, release: str, *, force: bool = False) -> None:
+        transport = httpx.MockTransport(
+            lambda request: httpx.Response(
+                409, json={"error": {"message": "did not pass its gate", "code": "gate_closed"}}
+            )
+        )
+        promote(Releases("http://s", transport=transport), release, force=force)
+
+    promote = Releases.promote
+    monkeypatch.setattr(Releases, "promote", closed)
+    assert command(monkeypatch, tmp_path, "promote", "r1") == 2
+    assert "did not pass its gate" in capsys.readouterr().err
+
+
 def test_a_server_that_breaks_off_is_said_to() -> None:
     def broken(request: httpx.Request) -> httpx.Response:
         raise httpx.ReadError("gone")
