@@ -13,7 +13,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 
 from kb import durable
@@ -33,6 +33,21 @@ def last(folder: Path) -> Path | None:
         if (match := _NAME.fullmatch(path.name)) and (path / _STATE).is_file()
     ]
     return max(found)[1] if found else None
+
+
+def best(folder: Path, state: TrainerState) -> Path:
+    """The whole checkpoint with the best held-out loss; where no loss decided, the newest."""
+    beside = folder / f"checkpoint-{state.best_global_step}"
+    for path in (beside, Path(state.best_model_checkpoint or beside), last(folder)):
+        if path and (path / _STATE).is_file():
+            return path
+    raise AssertionError("a run that ends has saved")
+
+
+def state_of(checkpoint: Path) -> TrainerState:
+    """What a trainer knew when it was written."""
+    state: TrainerState = TrainerState.load_from_json(str(checkpoint / _STATE))
+    return state
 
 
 class WholeCheckpoints(Trainer):

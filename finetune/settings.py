@@ -119,6 +119,7 @@ class TrainSettings(Section):
     neftune_noise_alpha: float | None = None
     logging_steps: Annotated[int, Field(ge=1)] = 10
     save_steps: Annotated[int, Field(ge=1)] = 100
+    """Beside these, every better held-out loss is kept."""
     eval_steps: Annotated[int, Field(ge=1)] = 100
     save_total_limit: Annotated[int, Field(ge=1)] = 2
     patience: Annotated[int, Field(ge=0)] = 3
@@ -150,11 +151,6 @@ class TrainSettings(Section):
         if self.finetuning_type == "ptuning" and self.packing:
             raise ValueError(
                 "packing: P-tuning ignores where packed rows begin; set packing: false"
-            )
-        if self.save_steps % self.eval_steps:
-            raise ValueError(
-                f"save_steps: {self.save_steps} is no multiple of eval_steps"
-                f" ({self.eval_steps}), so the best checkpoint could not be kept"
             )
         return self
 

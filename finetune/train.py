@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from finetune import device, lengths, models, outlook, runs, shape, stages, trainset, whole
-from finetune.checkpoints import last
+from finetune.checkpoints import best, state_of
 from finetune.parts import Parts
 from finetune.progress import Progress
 from finetune.render import Ledger, Renderer
@@ -122,7 +122,8 @@ def _what(
 ) -> dict[str, Any]:
     """What was done, and what came of it; the result is written here."""
     state = trainer.state
-    result = _result(settings, Path(state.best_model_checkpoint or _newest(settings)), folder)
+    chosen = best(settings.output_dir, state)
+    result = _result(settings, chosen, folder)
     return {
         "format": 1,
         "model": settings.model_name_or_path,
@@ -131,7 +132,7 @@ def _what(
         "result": result.name,
         "steps": state.global_step,
         "epochs": round(state.epoch or 0.0, 3),
-        "best_step": state.best_global_step or state.global_step,
+        "best_step": state_of(chosen).global_step,
         "stopped_early": state.global_step < state.max_steps,
         "resumed_from": checkpoint.name if checkpoint else None,
         "losses": {
@@ -173,12 +174,6 @@ def _silent(text: str) -> None:
 
 def _curves(settings: TrainSettings) -> Path:
     return settings.output_dir / runs.CURVES
-
-
-def _newest(settings: TrainSettings) -> Path:
-    found = last(settings.output_dir)
-    assert found is not None, "transformers saves when a run ends"
-    return found
 
 
 def _result(settings: TrainSettings, best: Path, base: str) -> Path:
