@@ -81,6 +81,11 @@ def resumed(settings: TrainSettings, wanted: Mapping[str, Any]) -> Path | None:
     return found
 
 
+def is_known(checkpoint: Path) -> bool:
+    """Whether it is told which run a checkpoint is of."""
+    return (checkpoint.parent / BEGUN).is_file()
+
+
 def _changed(folder: Path, wanted: Mapping[str, Any]) -> list[str]:
     file = folder / BEGUN
     begun = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

@@ -25,6 +25,7 @@ from transformers import (
 from finetune import device, lengths, models, outlook, runs, shape, stages, trainset, whole
 from finetune.checkpoints import best, state_of
 from finetune.parts import Parts
+from finetune.patience import is_over
 from finetune.progress import Progress
 from finetune.render import Ledger, Renderer
 from finetune.settings import TrainSettings
@@ -73,7 +74,7 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
         if main:
             settings.output_dir.mkdir(parents=True, exist_ok=True)
             runs.write_json(settings.output_dir / runs.BEGUN, wanted)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        _go(trainer, settings, checkpoint)
 
     if not main:
         return {}
@@ -115,6 +116,17 @@ def _must_fit(
     seen = outlook.of(settings, known, sized, on)
     if not seen.enough:
         raise BadConfiguration(outlook.too_little(settings, known, seen))
+
+
+def _go(trainer: Trainer, settings: TrainSettings, checkpoint: Path | None) -> None:
+    """To the end. A run that had come to it lacks its result only: transformers, handed its last
+    checkpoint, would take another step."""
+    if checkpoint and runs.is_known(checkpoint):
+        state = state_of(checkpoint)
+        if is_over(state, trainer.args, settings.patience):
+            trainer.state = state
+            return
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def _what(

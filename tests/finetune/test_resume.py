@@ -203,3 +203,26 @@ def test_the_best_checkpoint_is_known_again_after_a_resume(
     assert json.loads((last(tmp_path) / "trainer_state.json").read_text())[  # type: ignore[operator]
         "best_model_checkpoint"
     ] == str(tmp_path / f"checkpoint-{best}")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"max_steps": 4},  # of three an epoch
+        {"num_train_epochs": 1.5},
+        {"learning_rate": 0.3, "num_train_epochs": 40, "patience": 1, "save_steps": 300},
+    ],
+    ids=["steps", "epochs", "patience"],
+)
+def test_a_run_that_had_ended_is_not_trained_on_for_want_of_its_result(
+    tmp_path: Path, tiny_model: Path, keys: dict[str, Any]
+) -> None:
+    settings = run(tmp_path, tiny_model, **keys)
+    done = trained(settings)
+    weights = (tmp_path / "adapter/adapter_model.safetensors").read_bytes()
+    (tmp_path / "run.json").unlink()
+    again = trained(settings)
+    same = ("steps", "epochs", "best_step", "stopped_early", "losses", "tokens_seen")
+    assert again["resumed_from"] == f"checkpoint-{done['steps']}"
+    assert {k: again[k] for k in same} == {k: done[k] for k in same}
+    assert (tmp_path / "adapter/adapter_model.safetensors").read_bytes() == weights
