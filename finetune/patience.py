@@ -13,11 +13,19 @@ class Patience(TrainerCallback):
     """Keeps a checkpoint of every better held-out loss, and stops a run after `evaluations` without
     one (0: never).
 
-    Holds nothing that a checkpoint must bring back: whoever goes on may have another patience.
+    Whoever goes on with a run may measure more often or have less patience: nothing of that is
+    brought back from a checkpoint.
     """
 
     def __init__(self, evaluations: int) -> None:
         self.evaluations = evaluations
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # How often to log, measure and save, as the configuration says: transformers takes that
+        # from the checkpoint.
+        state.compute_steps(args, state.max_steps)  # type: ignore[no-untyped-call]
 
     def on_evaluate(
         self,

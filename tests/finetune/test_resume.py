@@ -4,6 +4,7 @@ import errno
 import json
 import re
 import resource
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -226,3 +227,32 @@ def test_a_run_that_had_ended_is_not_trained_on_for_want_of_its_result(
     assert again["resumed_from"] == f"checkpoint-{done['steps']}"
     assert {k: again[k] for k in same} == {k: done[k] for k in same}
     assert (tmp_path / "adapter/adapter_model.safetensors").read_bytes() == weights
+
+
+def cut_off(settings: TrainSettings) -> None:
+    """As if a run had been killed before its last checkpoint."""
+    (settings.output_dir / "run.json").unlink()
+    newest = last(settings.output_dir)
+    assert newest is not None
+    shutil.rmtree(newest)
+
+
+def test_who_goes_on_may_look_more_often(tmp_path: Path, tiny_model: Path) -> None:
+    trained(run(tmp_path, tiny_model, logging_steps=3))
+    cut_off(run(tmp_path, tiny_model))
+    often: dict[str, Any] = dict.fromkeys(("logging_steps", "eval_steps", "save_steps"), 1)
+    done = trained(run(tmp_path, tiny_model, **often, save_total_limit=9))
+    assert done["resumed_from"] == "checkpoint-6"
+    later = [entry for entry in history(tmp_path) if entry["step"] > 6]
+    assert [entry["step"] for entry in later if "loss" in entry] == [7, 8, 9]
+    assert [entry["step"] for entry in later if "eval_domain_loss" in entry] == [7, 8, 9]
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} >= {"checkpoint-7", "checkpoint-8"}
+
+
+def test_who_goes_on_may_have_less_patience(tmp_path: Path, tiny_model: Path) -> None:
+    keys: dict[str, Any] = {"learning_rate": 0.3, "num_train_epochs": 40}
+    best = trained(run(tmp_path, tiny_model, **keys, patience=2))["best_step"]
+    cut_off(run(tmp_path, tiny_model))
+    done = trained(run(tmp_path, tiny_model, **keys, patience=1))
+    assert done["resumed_from"] == f"checkpoint-{best}"
+    assert done["best_step"] == best and done["steps"] == best + 3

@@ -201,7 +201,7 @@ def test_a_run_stops_when_the_held_out_loss_rises_and_keeps_the_best(
     tmp_path: Path, tiny_model: Path, save_steps: int
 ) -> None:
     """Also where no checkpoint is due at the best step, or at the last."""
-    keys = {"learning_rate": 0.3, "num_train_epochs": 40, "patience": 2}
+    keys: dict[str, Any] = {"learning_rate": 0.3, "num_train_epochs": 40, "patience": 2}
     settings = run(tmp_path, tiny_model, **keys, save_steps=save_steps)
     done = trained(settings)
     assert done["stopped_early"] and done["best_step"] % 12
