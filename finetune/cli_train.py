@@ -1,6 +1,7 @@
 """`finetune train` and `finetune merge`."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -65,11 +66,11 @@ def merge(
 
 def _would_train(settings: TrainSettings, as_json: bool) -> None:
     """What is refused before weights are loaded is refused here too."""
-    from finetune import models, runs, trainset
+    from finetune import device, models, runs, trainset
 
     models.check(settings)
     rows = trainset.load(settings)
-    wanted = runs.decisive(settings, rows.sha256)
+    wanted = runs.decisive(settings, rows.sha256, device.processes(os.environ))
     finished = runs.finished(settings.output_dir, wanted) is not None
     checkpoint = None if finished else runs.resumed(settings, wanted)
     would(

@@ -24,6 +24,11 @@ def take(environ: Mapping[str, str]) -> None:
         torch.cuda.set_device(int(environ["LOCAL_RANK"]))
 
 
+def processes(environ: Mapping[str, str]) -> int:
+    """That train together, as torchrun and accelerate say."""
+    return int(environ.get("WORLD_SIZE", "1"))
+
+
 def has_bf16() -> bool:
     """Whether bfloat16 is quicker than float32 here.
 

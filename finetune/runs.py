@@ -22,6 +22,7 @@ from kb.errors import BadConfiguration
 BEGUN = "begun.json"
 DONE = "run.json"
 CURVES = "losses.png"
+_PROCESSES = "processes"
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "vademecum")
 _FREE = {
     "output_dir",
@@ -41,15 +42,17 @@ _FREE = {
 """Keys that may differ when a run goes on: they do not change what a step does."""
 
 
-def decisive(settings: TrainSettings, data: str) -> dict[str, Any]:
-    """What two runs must share to be one; `data` is the hash of the rows."""
+def decisive(settings: TrainSettings, data: str, processes: int) -> dict[str, Any]:
+    """What two runs must share to be one; `data` is the hash of the rows, which each process takes
+    its part of. One process is not worth a word."""
     chosen = settings.model_dump(mode="json")
-    return {k: v for k, v in chosen.items() if k not in _FREE} | {"rows": data}
+    wanted = {k: v for k, v in chosen.items() if k not in _FREE} | {"rows": data}
+    return wanted | ({_PROCESSES: processes} if processes > 1 else {})
 
 
 def finished(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The run.json of the same run, if it was finished already."""
-    if not (folder / DONE).is_file() or _changed(folder, wanted):
+    """The run.json of the same run, if it was finished already, by however many processes."""
+    if not (folder / DONE).is_file() or {*_changed(folder, wanted)} - {_PROCESSES}:
         return None
     document = json.loads((folder / DONE).read_text(encoding="utf-8"))
     assert isinstance(document, dict)

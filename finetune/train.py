@@ -51,7 +51,7 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
     device.take(os.environ)
     models.check(settings)
     rows = trainset.load(settings)
-    wanted = runs.decisive(settings, rows.sha256)
+    wanted = runs.decisive(settings, rows.sha256, device.processes(os.environ))
     if (done := runs.finished(settings.output_dir, wanted)) is not None:
         report(f"{settings.output_dir} is finished already")
         return done

@@ -17,11 +17,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from finetune import cli
+from finetune import cli, runs
 from finetune.checkpoints import last
 from finetune.settings import TrainSettings
 from finetune.train import train
-from kb.errors import TrainingStopped
+from kb.errors import BadConfiguration, TrainingStopped
 from tests.finetune import forked
 from tests.finetune.small_runs import rows, run
 
@@ -256,3 +256,20 @@ def test_who_goes_on_may_have_less_patience(tmp_path: Path, tiny_model: Path) ->
     done = trained(run(tmp_path, tiny_model, **keys, patience=1))
     assert done["resumed_from"] == f"checkpoint-{best}"
     assert done["best_step"] == best and done["steps"] == best + 3
+
+
+def test_another_number_of_processes_does_not_go_on_with_a_run(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    """It would repeat some rows and leave others out. What is finished is anybody's to read."""
+    settings = run(tmp_path, tiny_model)
+    one, two = (runs.decisive(settings, "hash", processes) for processes in (1, 2))
+    (tmp_path / "checkpoint-3").mkdir()
+    for name in ("checkpoint-3/trainer_state.json", "run.json"):
+        (tmp_path / name).write_text("{}")
+    for begun, other in ((one, two), (two, one)):
+        runs.write_json(tmp_path / runs.BEGUN, begun)
+        assert runs.resumed(settings, begun) == tmp_path / "checkpoint-3"
+        with pytest.raises(BadConfiguration, match=r"of a run with other processes;"):
+            runs.resumed(settings, other)
+        assert runs.finished(tmp_path, other) == {}
