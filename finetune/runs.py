@@ -1,5 +1,6 @@
 """A run's folder: may it begin, does it go on, is it finished; curves; and run.json, written last.
 
+train.lock        held by the process that trains
 begun.json        what decides the run: settings and data. A resume must agree with it.
 checkpoint-N/     whole checkpoints; .saving/ is one that is being written
 adapter/, model/  the result, taken from the best checkpoint
@@ -10,18 +11,21 @@ run.json          what was done, with what, how well. Where it is, the run is co
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from finetune.checkpoints import last
 from finetune.settings import TrainSettings
+from kb import locks
 from kb.durable import replace
 from kb.errors import BadConfiguration
 
 BEGUN = "begun.json"
 DONE = "run.json"
 CURVES = "losses.png"
+_LOCK = "train.lock"
 _PROCESSES = "processes"
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "vademecum")
 _FREE = {
@@ -48,6 +52,12 @@ def decisive(settings: TrainSettings, data: str, processes: int) -> dict[str, An
     chosen = settings.model_dump(mode="json")
     wanted = {k: v for k, v in chosen.items() if k not in _FREE} | {"rows": data}
     return wanted | ({_PROCESSES: processes} if processes > 1 else {})
+
+
+def alone(folder: Path) -> AbstractContextManager[None]:
+    """Hold a run's folder, which is made at need. Raises WriterBusy if another process does: two
+    would write one checkpoint."""
+    return locks.exclusive(folder / _LOCK, f"output_dir: {folder}")
 
 
 def finished(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:

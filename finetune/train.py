@@ -6,8 +6,8 @@ Knows the order of things; what a stage, a model or a checkpoint is stands in th
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
     """Train, or go on from the last whole checkpoint; returns what run.json says.
 
     `home` is where bundled weights are unpacked. Raises BadConfiguration, BadData, ModelBroken
-    before anything is computed, TrainingStopped when memory or disk run out.
+    before anything is computed, WriterBusy if another process has the run's folder, TrainingStopped
+    when memory or disk run out.
     """
     begun = time.monotonic()
     main = os.environ.get("RANK", "0") == "0"  # torchrun and accelerate set it
@@ -55,6 +56,24 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
     if (done := runs.finished(settings.output_dir, wanted)) is not None:
         report(f"{settings.output_dir} is finished already")
         return done
+    with runs.alone(settings.output_dir) if main else nullcontext():
+        document = _train(settings, rows, wanted, home, report, main=main)
+        if main:
+            document["seconds"] = round(time.monotonic() - begun, 1)
+            runs.write_json(settings.output_dir / runs.DONE, document)
+    return document
+
+
+def _train(
+    settings: TrainSettings,
+    rows: TrainSet,
+    wanted: Mapping[str, Any],
+    home: Path,
+    report: Report,
+    *,
+    main: bool,
+) -> dict[str, Any]:
+    """What is left of the run; returns what run.json is to say, in the first process."""
     checkpoint = runs.resumed(settings, wanted)
     report(f"going on from {checkpoint}" if checkpoint else f"training on {len(rows.train)} rows")
 
@@ -72,7 +91,6 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
         parts = Parts(settings, rows, model, tokenizer, bf16)
         trainer, ledger = stages.prepare(parts, progress)
         if main:
-            settings.output_dir.mkdir(parents=True, exist_ok=True)
             runs.write_json(settings.output_dir / runs.BEGUN, wanted)
         _go(trainer, settings, checkpoint)
 
@@ -83,18 +101,15 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
         f"{settings.output_dir.name} ({settings.stage})",
         _curves(settings),
     )
-    document = {
+    return {
         **_what(settings, trainer, folder, checkpoint),
         "parameters": {"all": every, "trained": trained},
         "rows": _which(rows, ledger),
         "tokens_seen": int(trainer.state.num_input_tokens_seen),
         "tokens_per_second": round(progress.tokens_per_second, 1),
-        "seconds": round(time.monotonic() - begun, 1),
         **_where(trainer, bf16),
         "settings": settings.model_dump(mode="json"),
     }
-    runs.write_json(settings.output_dir / runs.DONE, document)
-    return document
 
 
 def _must_fit(

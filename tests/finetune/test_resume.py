@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import resource
 import shutil
@@ -21,7 +22,7 @@ from finetune import cli, runs
 from finetune.checkpoints import last
 from finetune.settings import TrainSettings
 from finetune.train import train
-from kb.errors import BadConfiguration, TrainingStopped
+from kb.errors import BadConfiguration, TrainingStopped, WriterBusy
 from tests.finetune import forked
 from tests.finetune.small_runs import rows, run
 
@@ -273,3 +274,18 @@ def test_another_number_of_processes_does_not_go_on_with_a_run(
         with pytest.raises(BadConfiguration, match=r"of a run with other processes;"):
             runs.resumed(settings, other)
         assert runs.finished(tmp_path, other) == {}
+
+
+def test_one_process_at_a_time_has_the_folder_of_a_run(tmp_path: Path, tiny_model: Path) -> None:
+    settings = run(tmp_path, tiny_model, max_steps=1)
+    with (
+        runs.alone(tmp_path),
+        pytest.raises(
+            WriterBusy, match=rf"output_dir: {tmp_path} is in use by process {os.getpid()}"
+        ),
+    ):
+        trained(settings)
+    assert not (tmp_path / "begun.json").exists()
+    assert trained(settings)["steps"] == 1
+    with runs.alone(tmp_path):  # what is finished may be read by all
+        assert trained(settings)["steps"] == 1
