@@ -25,12 +25,16 @@ _SAVING = ".saving"
 _PROMPT = "prompt_encoder.safetensors"
 
 
+def is_whole(checkpoint: Path) -> bool:
+    return (checkpoint / _STATE).is_file()
+
+
 def last(folder: Path) -> Path | None:
     """The newest whole checkpoint of a run folder."""
     found = [
         (int(match[1]), path)
         for path in folder.glob("checkpoint-*")
-        if (match := _NAME.fullmatch(path.name)) and (path / _STATE).is_file()
+        if (match := _NAME.fullmatch(path.name)) and is_whole(path)
     ]
     return max(found)[1] if found else None
 
@@ -39,7 +43,7 @@ def best(folder: Path, state: TrainerState) -> Path:
     """The whole checkpoint with the best held-out loss; where no loss decided, the newest."""
     beside = folder / f"checkpoint-{state.best_global_step}"
     for path in (beside, Path(state.best_model_checkpoint or beside), last(folder)):
-        if path and (path / _STATE).is_file():
+        if path and is_whole(path):
             return path
     raise AssertionError("a run that ends has saved")
 

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from finetune.checkpoints import last
+from finetune.checkpoints import is_whole, last
 from finetune.settings import TrainSettings
 from kb import locks
 from kb.durable import replace
@@ -71,25 +71,27 @@ def finished(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def resumed(settings: TrainSettings, wanted: Mapping[str, Any]) -> Path | None:
     """The checkpoint to go on from. Raises BadConfiguration if the folder holds another run's, or
-    the named one is none."""
+    the named one is none, or of another run."""
     folder, asked = settings.output_dir, settings.resume_from_checkpoint
-    if isinstance(asked, Path):
-        found = last(asked.parent) if asked.is_dir() else None
-        if found is None or not (asked / "trainer_state.json").is_file():
-            raise BadConfiguration(f"resume_from_checkpoint: {asked} is no whole checkpoint")
-        return asked
-    found = last(folder)
+    held = last(folder)
+    found = asked if isinstance(asked, Path) else held
     if found is None:
         return None
+    if not is_whole(found):
+        raise BadConfiguration(f"resume_from_checkpoint: {asked} is no whole checkpoint")
     if not asked:
         raise BadConfiguration(
             f"resume_from_checkpoint: false, and output_dir {folder} holds {found.name} of an"
             " earlier run; remove that folder or name another"
         )
-    if changed := _changed(folder, wanted):
+    if held and (changed := _changed(folder, wanted)):
         raise BadConfiguration(
-            f"output_dir: {folder} holds {found.name} of a run with other {', '.join(changed)};"
+            f"output_dir: {folder} holds {held.name} of a run with other {', '.join(changed)};"
             " name another output_dir, or remove it"
+        )
+    if is_known(found) and (changed := _changed(found.parent, wanted)):
+        raise BadConfiguration(
+            f"resume_from_checkpoint: {found} is of a run with other {', '.join(changed)}"
         )
     return found
 

@@ -276,6 +276,26 @@ def test_another_number_of_processes_does_not_go_on_with_a_run(
         assert runs.finished(tmp_path, other) == {}
 
 
+def test_a_named_checkpoint_must_be_of_the_same_run(tmp_path: Path, tiny_model: Path) -> None:
+    """As far as it is told beside it which run that was; and it is not mixed with another's."""
+    other, mine = tmp_path / "other", tmp_path / "mine"
+    named = run(mine, tiny_model, resume_from_checkpoint=other / "checkpoint-3")
+    wanted = runs.decisive(named, "hash", 1)
+    for folder in (other, mine):
+        (folder / "checkpoint-3").mkdir(parents=True)
+    (other / "checkpoint-3/trainer_state.json").write_text("{}")
+    assert runs.resumed(named, wanted) == other / "checkpoint-3"
+    runs.write_json(other / runs.BEGUN, wanted)
+    assert runs.resumed(named, wanted) == other / "checkpoint-3"
+    runs.write_json(other / runs.BEGUN, {**wanted, "seed": 8})
+    with pytest.raises(BadConfiguration, match=r"other/checkpoint-3 is of a run with other seed"):
+        runs.resumed(named, wanted)
+    runs.write_json(other / runs.BEGUN, wanted)
+    (mine / "checkpoint-3/trainer_state.json").write_text("{}")
+    with pytest.raises(BadConfiguration, match=r"output_dir: .*mine holds checkpoint-3 of a run"):
+        runs.resumed(named, wanted)
+
+
 def test_one_process_at_a_time_has_the_folder_of_a_run(tmp_path: Path, tiny_model: Path) -> None:
     settings = run(tmp_path, tiny_model, max_steps=1)
     with (
