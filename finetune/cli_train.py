@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from finetune.cli_options import AsJson, Config, DryRun, Sets, would
-from finetune.settings import TrainSettings, load
+from finetune.cli_options import AsJson, Config, DryRun, Sets, load, would
+from finetune.settings import TrainSettings
 from kb import settings as kb_settings
 
 
@@ -23,7 +23,7 @@ def train(
     config: Config, sets: Sets = None, dry_run: DryRun = False, as_json: AsJson = False
 ) -> None:
     """Train as the configuration says; a run that was cut off goes on."""
-    settings = load(config, sets or [])
+    settings = load(config, sets)
     if dry_run:
         _would_train(settings, as_json)
         return
@@ -53,7 +53,7 @@ def merge(
     """Write a finished run's weights as one model folder."""
     from finetune import merge as merging
 
-    settings = load(config, sets or [])
+    settings = load(config, sets)
     if dry_run:
         would("merge", as_json, folder=merging.target(settings, quantize), quantize=quantize)
         return
