@@ -17,7 +17,7 @@ from transformers import Trainer, TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 
 from kb import durable
-from kb.errors import TrainingStopped, one_line
+from kb.errors import BadConfiguration, TrainingStopped, one_line
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STATE = "trainer_state.json"
@@ -55,13 +55,22 @@ def state_of(checkpoint: Path) -> TrainerState:
 
 
 class WholeCheckpoints(Trainer):
-    """A Trainer (mix it in front) whose checkpoints are never seen half written."""
+    """A Trainer (mix it in front) whose checkpoints are never seen half written.
+
+    Raises BadConfiguration for what it cannot save.
+    """
 
     _staging: Path | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.is_fsdp_enabled:
+            if _prompt_encoder(self.model):
+                # It would have to be computed of its shards to be saved, and by one process.
+                raise BadConfiguration(
+                    "finetuning_type: a soft prompt cannot be sharded; take lora, or start"
+                    " without FSDP"
+                )
             # Of shards, accelerate's default, transformers writes no weights that a result is of.
             plugin = self.accelerator.state.fsdp_plugin
             plugin.state_dict_config = plugin.optim_state_dict_config = None
