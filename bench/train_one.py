@@ -140,7 +140,7 @@ def _trl(settings: TrainSettings, folder: str, tokenizer: PreTrainedTokenizerBas
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=torch.bfloat16 if bf16 and settings.finetuning_type != "full" else torch.float32,
-        attn_implementation=device.attention(),
+        attn_implementation=device.attention(bf16),
         quantization_config=models.four_bit(bf16) if settings.finetuning_type == "qlora" else None,
     )
     lora = LoraConfig(r=settings.lora_rank, lora_alpha=settings.alpha, target_modules="all-linear")

@@ -48,7 +48,6 @@ def arguments(
         "eval_steps": settings.eval_steps,
         "metric_for_best_model": f"eval_{best}_loss" if best else None,
         "greater_is_better": False,
-        "restore_callback_states_from_checkpoint": True,
         "report_to": settings.report_to,
         "seed": settings.seed,
         "disable_tqdm": True,

@@ -13,11 +13,11 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 
 from kb import durable
-from kb.errors import TrainingStopped, one_line
+from kb.errors import BadConfiguration, TrainingStopped, one_line
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STATE = "trainer_state.json"
@@ -25,24 +25,52 @@ _SAVING = ".saving"
 _PROMPT = "prompt_encoder.safetensors"
 
 
+def is_whole(checkpoint: Path) -> bool:
+    return (checkpoint / _STATE).is_file()
+
+
 def last(folder: Path) -> Path | None:
     """The newest whole checkpoint of a run folder."""
     found = [
         (int(match[1]), path)
         for path in folder.glob("checkpoint-*")
-        if (match := _NAME.fullmatch(path.name)) and (path / _STATE).is_file()
+        if (match := _NAME.fullmatch(path.name)) and is_whole(path)
     ]
     return max(found)[1] if found else None
 
 
+def best(folder: Path, state: TrainerState) -> Path:
+    """The whole checkpoint with the best held-out loss; where no loss decided, the newest."""
+    beside = folder / f"checkpoint-{state.best_global_step}"
+    for path in (beside, Path(state.best_model_checkpoint or beside), last(folder)):
+        if path and is_whole(path):
+            return path
+    raise AssertionError("a run that ends has saved")
+
+
+def state_of(checkpoint: Path) -> TrainerState:
+    """What a trainer knew when it was written."""
+    state: TrainerState = TrainerState.load_from_json(str(checkpoint / _STATE))
+    return state
+
+
 class WholeCheckpoints(Trainer):
-    """A Trainer (mix it in front) whose checkpoints are never seen half written."""
+    """A Trainer (mix it in front) whose checkpoints are never seen half written.
+
+    Raises BadConfiguration for what it cannot save.
+    """
 
     _staging: Path | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.is_fsdp_enabled:
+            if _prompt_encoder(self.model):
+                # It would have to be computed of its shards to be saved, and by one process.
+                raise BadConfiguration(
+                    "finetuning_type: a soft prompt cannot be sharded; take lora, or start"
+                    " without FSDP"
+                )
             # Of shards, accelerate's default, transformers writes no weights that a result is of.
             plugin = self.accelerator.state.fsdp_plugin
             plugin.state_dict_config = plugin.optim_state_dict_config = None

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from finetune.cli_options import AsJson, Config, DryRun, Sets
+from finetune.cli_options import AsJson, Config, DryRun, Sets, load
 
 
 def register(cli: typer.Typer) -> None:
@@ -24,11 +24,10 @@ def data(
     from finetune.bases import Bases
     from finetune.dataset import prepare
     from finetune.perplexity import Perplexity
-    from finetune.settings import load
     from kb.settings import KbSettings
     from kb.settings import load as load_house
 
-    settings = load(config, sets or ())
+    settings = load(config, sets)
     house = load_house()
     bases = Bases(house.home, house.section("kb", KbSettings), _say)
     limit = settings.data.perplexity_outliers

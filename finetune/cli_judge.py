@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from finetune.cli_options import AsJson, Config, DryRun, Sets
+from finetune.cli_options import AsJson, Config, DryRun, Sets, load
 from kb.errors import BadConfiguration, BadData, GateClosed
 
 Limit = Annotated[int | None, typer.Option(min=1, help="Items of each file at most.")]
@@ -40,11 +40,10 @@ def evaluate(
     from finetune import evaluate as evaluating
     from finetune import judged, report
     from finetune.bases import Bases
-    from finetune.settings import load
     from kb.settings import KbSettings
     from kb.settings import load as load_house
 
-    settings, house = load(config, sets or ()), load_house()
+    settings, house = load(config, sets), load_house()
     bases = Bases(house.home, house.section("kb", KbSettings), _say)
     asked = evaluating.items(settings, bases, limit)
     if dry_run:
@@ -76,11 +75,10 @@ def doctor(
     from finetune import base_model, device, showing
     from finetune.doctor import examine
     from finetune.inspection import HttpTokenize
-    from finetune.settings import load
     from kb.catalog import Catalog
     from kb.settings import load as load_house
 
-    settings = load(config, sets or ())
+    settings = load(config, sets)
     home = load_house().home
     model = base_model.known(settings, home, _say)
     tokenize = HttpTokenize(engine, engine_model) if engine else None
@@ -102,10 +100,9 @@ def plan(
     """Say what the run should be, what it will take and how long; exit 3 if it cannot fit."""
     from finetune import base_model, device, showing
     from finetune import plan as planning
-    from finetune.settings import load
     from kb.settings import load as load_house
 
-    settings, home = load(config, sets or ()), load_house().home
+    settings, home = load(config, sets), load_house().home
     model = base_model.known(settings, home, _say)
     measure = None if dry_run else planning.measuring(home, _say)
     made = planning.plan(settings, model, device.machine(settings.bf16), measure)

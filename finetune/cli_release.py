@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from finetune.cli_options import AsJson, Config, DryRun, Sets, would
+from finetune.cli_options import AsJson, Config, DryRun, Sets, load, would
 from kb.errors import BadConfiguration
 
 Url = Annotated[str, typer.Option(help="The running server; default http://127.0.0.1:8000.")]
@@ -50,12 +50,11 @@ def release(
 ) -> None:
     """Make a release of a judged run; exit 2 if the gate said no."""
     from finetune.release import make, ready
-    from finetune.settings import load
     from kb.release import folder
     from kb.settings import KbSettings
     from kb.settings import load as load_house
 
-    settings, house = load(config, sets or ()), load_house()
+    settings, house = load(config, sets), load_house()
     kb, home = house.section("kb", KbSettings), house.home
     if dry_run:
         manifest, _ = ready(settings, kb, home, force=force)
@@ -128,7 +127,6 @@ def _server(url: str) -> Any:
 def _name(which: str, sets: Sequence[str]) -> str:
     if not which.endswith((".yaml", ".yml")):
         return which
-    from finetune.settings import load
 
     file = Path(which)
     if not file.is_file():

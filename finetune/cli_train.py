@@ -1,14 +1,15 @@
 """`finetune train` and `finetune merge`."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from finetune.cli_options import AsJson, Config, DryRun, Sets, would
-from finetune.settings import TrainSettings, load
+from finetune.cli_options import AsJson, Config, DryRun, Sets, load, would
+from finetune.settings import TrainSettings
 from kb import settings as kb_settings
 
 
@@ -22,7 +23,7 @@ def train(
     config: Config, sets: Sets = None, dry_run: DryRun = False, as_json: AsJson = False
 ) -> None:
     """Train as the configuration says; a run that was cut off goes on."""
-    settings = load(config, sets or [])
+    settings = load(config, sets)
     if dry_run:
         _would_train(settings, as_json)
         return
@@ -52,7 +53,7 @@ def merge(
     """Write a finished run's weights as one model folder."""
     from finetune import merge as merging
 
-    settings = load(config, sets or [])
+    settings = load(config, sets)
     if dry_run:
         would("merge", as_json, folder=merging.target(settings, quantize), quantize=quantize)
         return
@@ -65,11 +66,11 @@ def merge(
 
 def _would_train(settings: TrainSettings, as_json: bool) -> None:
     """What is refused before weights are loaded is refused here too."""
-    from finetune import models, runs, trainset
+    from finetune import device, models, runs, trainset
 
     models.check(settings)
     rows = trainset.load(settings)
-    wanted = runs.decisive(settings, rows.sha256)
+    wanted = runs.decisive(settings, rows.sha256, device.processes(os.environ))
     finished = runs.finished(settings.output_dir, wanted) is not None
     checkpoint = None if finished else runs.resumed(settings, wanted)
     would(

@@ -24,6 +24,11 @@ def take(environ: Mapping[str, str]) -> None:
         torch.cuda.set_device(int(environ["LOCAL_RANK"]))
 
 
+def processes(environ: Mapping[str, str]) -> int:
+    """That train together, as torchrun and accelerate say."""
+    return int(environ.get("WORLD_SIZE", "1"))
+
+
 def has_bf16() -> bool:
     """Whether bfloat16 is quicker than float32 here.
 
@@ -36,9 +41,11 @@ def has_bf16() -> bool:
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
-def attention() -> str:
-    """Flash attention where it is installed for a GPU, PyTorch's own elsewhere."""
-    flash = torch.cuda.is_available() and importlib.util.find_spec("flash_attn") is not None
+def attention(bf16: bool) -> str:
+    """Flash attention where it is installed for a GPU, PyTorch's own elsewhere, and in float32,
+    which flash attention does not compute in."""
+    installed = torch.cuda.is_available() and importlib.util.find_spec("flash_attn") is not None
+    flash = installed and bf16
     return "flash_attention_2" if flash else "sdpa"
 
 

@@ -67,7 +67,7 @@ def load(folder: str, settings: TrainSettings, *, bf16: bool, pad: int | None = 
     frozen = settings.finetuning_type != "full"
     options: dict[str, Any] = {
         "dtype": torch.bfloat16 if bf16 and frozen else torch.float32,
-        "attn_implementation": device.attention(),
+        "attn_implementation": device.attention(bf16),
     }
     if settings.stage == "rm":
         options["num_labels"] = 1

@@ -10,13 +10,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from tqdm import tqdm
-from transformers import (
-    EarlyStoppingCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune.device import peak_mb
 
@@ -107,23 +101,3 @@ class Progress(TrainerCallback):
             return "?"
         left = self.seconds / done * (state.max_steps - state.global_step)
         return str(tqdm.format_interval(left))
-
-
-class Patience(EarlyStoppingCallback):
-    """Stops a run whose held-out loss gets no better. The best checkpoint is kept, not loaded: the
-    run's result is taken from its files."""
-
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        # Called for each role's rows; one of them decides.
-        if metrics and args.metric_for_best_model in metrics:
-            super().on_evaluate(args, state, control, metrics, **kwargs)  # type: ignore[no-untyped-call]

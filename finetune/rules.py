@@ -62,12 +62,16 @@ class Finding:
     severity: Severity
 
 
-def findings(facts: Facts) -> list[Finding]:
-    """What the rules hold against a run. Raises BadConfiguration for an unknown id in `allow`."""
+def refuse_unknown(allow: Sequence[str]) -> None:
+    """Raises BadConfiguration for an id that no rule has."""
     known = [rule.id for rule in RULES]
-    for name in facts.settings.allow:
+    for name in allow:
         if name not in known:
             raise BadConfiguration(f"allow: no rule is called {name}; {nearest(name, known)}")
+
+
+def findings(facts: Facts) -> list[Finding]:
+    """What the rules hold against a run."""
     return [
         Finding(rule, text, rule.id in facts.settings.allow, _severity(rule, facts))
         for rule in RULES

@@ -1,5 +1,6 @@
 """A run's folder: may it begin, does it go on, is it finished; curves; and run.json, written last.
 
+train.lock        held by the process that trains
 begun.json        what decides the run: settings and data. A resume must agree with it.
 checkpoint-N/     whole checkpoints; .saving/ is one that is being written
 adapter/, model/  the result, taken from the best checkpoint
@@ -10,18 +11,22 @@ run.json          what was done, with what, how well. Where it is, the run is co
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from finetune.checkpoints import last
+from finetune.checkpoints import is_whole, last
 from finetune.settings import TrainSettings
+from kb import locks
 from kb.durable import replace
 from kb.errors import BadConfiguration
 
 BEGUN = "begun.json"
 DONE = "run.json"
 CURVES = "losses.png"
+_LOCK = "train.lock"
+_PROCESSES = "processes"
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "vademecum")
 _FREE = {
     "output_dir",
@@ -41,15 +46,23 @@ _FREE = {
 """Keys that may differ when a run goes on: they do not change what a step does."""
 
 
-def decisive(settings: TrainSettings, data: str) -> dict[str, Any]:
-    """What two runs must share to be one; `data` is the hash of the rows."""
+def decisive(settings: TrainSettings, data: str, processes: int) -> dict[str, Any]:
+    """What two runs must share to be one; `data` is the hash of the rows, which each process takes
+    its part of. One process is not worth a word."""
     chosen = settings.model_dump(mode="json")
-    return {k: v for k, v in chosen.items() if k not in _FREE} | {"rows": data}
+    wanted = {k: v for k, v in chosen.items() if k not in _FREE} | {"rows": data}
+    return wanted | ({_PROCESSES: processes} if processes > 1 else {})
+
+
+def alone(folder: Path) -> AbstractContextManager[None]:
+    """Hold a run's folder, which is made at need. Raises WriterBusy if another process does: two
+    would write one checkpoint."""
+    return locks.exclusive(folder / _LOCK, f"output_dir: {folder}")
 
 
 def finished(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The run.json of the same run, if it was finished already."""
-    if not (folder / DONE).is_file() or _changed(folder, wanted):
+    """The run.json of the same run, if it was finished already, by however many processes."""
+    if not (folder / DONE).is_file() or {*_changed(folder, wanted)} - {_PROCESSES}:
         return None
     document = json.loads((folder / DONE).read_text(encoding="utf-8"))
     assert isinstance(document, dict)
@@ -58,25 +71,27 @@ def finished(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def resumed(settings: TrainSettings, wanted: Mapping[str, Any]) -> Path | None:
     """The checkpoint to go on from. Raises BadConfiguration if the folder holds another run's, or
-    the named one is none."""
+    the named one is none, or of another run."""
     folder, asked = settings.output_dir, settings.resume_from_checkpoint
-    if isinstance(asked, Path):
-        found = last(asked.parent) if asked.is_dir() else None
-        if found is None or not (asked / "trainer_state.json").is_file():
-            raise BadConfiguration(f"resume_from_checkpoint: {asked} is no whole checkpoint")
-        return asked
-    found = last(folder)
+    held = last(folder)
+    found = asked if isinstance(asked, Path) else held
     if found is None:
         return None
+    if not is_whole(found):
+        raise BadConfiguration(f"resume_from_checkpoint: {asked} is no whole checkpoint")
     if not asked:
         raise BadConfiguration(
             f"resume_from_checkpoint: false, and output_dir {folder} holds {found.name} of an"
             " earlier run; remove that folder or name another"
         )
-    if changed := _changed(folder, wanted):
+    if held and (changed := _changed(folder, wanted)):
         raise BadConfiguration(
-            f"output_dir: {folder} holds {found.name} of a run with other {', '.join(changed)};"
+            f"output_dir: {folder} holds {held.name} of a run with other {', '.join(changed)};"
             " name another output_dir, or remove it"
+        )
+    if is_known(found) and (changed := _changed(found.parent, wanted)):
+        raise BadConfiguration(
+            f"resume_from_checkpoint: {found} is of a run with other {', '.join(changed)}"
         )
     return found
 
@@ -85,6 +100,11 @@ def differences(one: Path, other: Path) -> list[str]:
     """Which of the keys that decide a run differ between two runs' folders."""
     file = one / BEGUN
     return _changed(other, json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {})
+
+
+def is_known(checkpoint: Path) -> bool:
+    """Whether it is told which run a checkpoint is of."""
+    return (checkpoint.parent / BEGUN).is_file()
 
 
 def _changed(folder: Path, wanted: Mapping[str, Any]) -> list[str]:

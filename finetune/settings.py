@@ -109,7 +109,8 @@ class TrainSettings(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     num_train_epochs: Annotated[float, Field(gt=0)] = 2.0
-    max_steps: int = -1
+    max_steps: Annotated[int, Field(ge=-1)] = -1
+    """-1: `num_train_epochs` decides."""
     lr_scheduler_type: str = "cosine"
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
@@ -120,6 +121,7 @@ class TrainSettings(Section):
     neftune_noise_alpha: float | None = None
     logging_steps: Annotated[int, Field(ge=1)] = 10
     save_steps: Annotated[int, Field(ge=1)] = 100
+    """Beside these, every better held-out loss is kept."""
     eval_steps: Annotated[int, Field(ge=1)] = 100
     save_total_limit: Annotated[int, Field(ge=1)] = 2
     patience: Annotated[int, Field(ge=0)] = 3
@@ -146,16 +148,24 @@ class TrainSettings(Section):
     def _home(cls, value: Path) -> Path:
         return value.expanduser()
 
+    @field_validator("resume_from_checkpoint", mode="before")
+    @classmethod
+    def _from(cls, value: Any) -> Any:
+        if value is None:  # as LLaMA-Factory's examples have it
+            return True
+        if not isinstance(value, bool | str | Path):
+            raise ValueError(f"{value!r} is neither true, false nor the folder of a checkpoint")
+        return value
+
     @model_validator(mode="after")
     def _fits(self) -> "TrainSettings":
+        if self.max_steps == 0:
+            raise ValueError("max_steps: 0 trains nothing; with -1 num_train_epochs decides")
+        if self.packing and self.stage not in ("pt", "sft"):
+            raise ValueError(f"packing: stage {self.stage} packs no rows; set packing: false")
         if self.finetuning_type == "ptuning" and self.packing:
             raise ValueError(
                 "packing: P-tuning ignores where packed rows begin; set packing: false"
-            )
-        if self.save_steps % self.eval_steps:
-            raise ValueError(
-                f"save_steps: {self.save_steps} is no multiple of eval_steps"
-                f" ({self.eval_steps}), so the best checkpoint could not be kept"
             )
         return self
 

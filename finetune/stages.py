@@ -3,7 +3,8 @@
 from transformers.trainer_callback import PrinterCallback
 
 from finetune.parts import Parts, Ready
-from finetune.progress import Patience, Progress
+from finetune.patience import Patience
+from finetune.progress import Progress
 
 
 def prepare(parts: Parts, progress: Progress) -> Ready:
@@ -15,8 +16,7 @@ def prepare(parts: Parts, progress: Progress) -> Ready:
         if weights.requires_grad:
             weights.data = weights.data.float()
     trainer.add_callback(progress)
-    if parts.settings.patience and trainer.eval_dataset:
-        trainer.add_callback(Patience(parts.settings.patience))
+    trainer.add_callback(Patience(parts.settings.patience))
     trainer.remove_callback(PrinterCallback)
     return trainer, ledger
 

@@ -82,7 +82,7 @@ def build(parts: Parts) -> Ready:
         args=args,
         train_dataset=train,
         eval_dataset=held or None,
-        data_collator=batches.Collate(pad, flat=packing and device.attention() != "sdpa"),
+        data_collator=batches.Collate(pad, flat=packing and device.attention(parts.bf16) != "sdpa"),
         callbacks=[order],
     )
     trainer.pad = pad

@@ -6,8 +6,8 @@ Knows the order of things; what a stage, a model or a checkpoint is stands in th
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from transformers import (
 )
 
 from finetune import device, lengths, models, outlook, runs, shape, stages, trainset, whole
-from finetune.checkpoints import last
+from finetune.checkpoints import best, state_of
 from finetune.parts import Parts
+from finetune.patience import is_over
 from finetune.progress import Progress
 from finetune.render import Ledger, Renderer
 from finetune.settings import TrainSettings
@@ -42,7 +43,8 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
     """Train, or go on from the last whole checkpoint; returns what run.json says.
 
     `home` is where bundled weights are unpacked. Raises BadConfiguration, BadData, ModelBroken
-    before anything is computed, TrainingStopped when memory or disk run out.
+    before anything is computed, WriterBusy if another process has the run's folder, TrainingStopped
+    when memory or disk run out.
     """
     begun = time.monotonic()
     main = os.environ.get("RANK", "0") == "0"  # torchrun and accelerate set it
@@ -50,10 +52,28 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
     device.take(os.environ)
     models.check(settings)
     rows = trainset.load(settings)
-    wanted = runs.decisive(settings, rows.sha256)
+    wanted = runs.decisive(settings, rows.sha256, device.processes(os.environ))
     if (done := runs.finished(settings.output_dir, wanted)) is not None:
         report(f"{settings.output_dir} is finished already")
         return done
+    with runs.alone(settings.output_dir) if main else nullcontext():
+        document = _train(settings, rows, wanted, home, report, main=main)
+        if main:
+            document["seconds"] = round(time.monotonic() - begun, 1)
+            runs.write_json(settings.output_dir / runs.DONE, document)
+    return document
+
+
+def _train(
+    settings: TrainSettings,
+    rows: TrainSet,
+    wanted: Mapping[str, Any],
+    home: Path,
+    report: Report,
+    *,
+    main: bool,
+) -> dict[str, Any]:
+    """What is left of the run; returns what run.json is to say, in the first process."""
     checkpoint = runs.resumed(settings, wanted)
     report(f"going on from {checkpoint}" if checkpoint else f"training on {len(rows.train)} rows")
 
@@ -71,9 +91,8 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
         parts = Parts(settings, rows, model, tokenizer, bf16)
         trainer, ledger = stages.prepare(parts, progress)
         if main:
-            settings.output_dir.mkdir(parents=True, exist_ok=True)
             runs.write_json(settings.output_dir / runs.BEGUN, wanted)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        _go(trainer, settings, checkpoint)
 
     if not main:
         return {}
@@ -82,18 +101,15 @@ def train(settings: TrainSettings, home: Path, report: Report) -> dict[str, Any]
         f"{settings.output_dir.name} ({settings.stage})",
         _curves(settings),
     )
-    document = {
+    return {
         **_what(settings, trainer, folder, checkpoint),
         "parameters": {"all": every, "trained": trained},
         "rows": _which(rows, ledger),
         "tokens_seen": int(trainer.state.num_input_tokens_seen),
         "tokens_per_second": round(progress.tokens_per_second, 1),
-        "seconds": round(time.monotonic() - begun, 1),
         **_where(trainer, bf16),
         "settings": settings.model_dump(mode="json"),
     }
-    runs.write_json(settings.output_dir / runs.DONE, document)
-    return document
 
 
 def _must_fit(
@@ -117,12 +133,24 @@ def _must_fit(
         raise BadConfiguration(outlook.too_little(settings, known, seen))
 
 
+def _go(trainer: Trainer, settings: TrainSettings, checkpoint: Path | None) -> None:
+    """To the end. A run that had come to it lacks its result only: transformers, handed its last
+    checkpoint, would take another step."""
+    if checkpoint and runs.is_known(checkpoint):
+        state = state_of(checkpoint)
+        if is_over(state, trainer.args, settings.patience):
+            trainer.state = state
+            return
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
 def _what(
     settings: TrainSettings, trainer: Trainer, folder: str, checkpoint: Path | None
 ) -> dict[str, Any]:
     """What was done, and what came of it; the result is written here."""
     state = trainer.state
-    result = _result(settings, Path(state.best_model_checkpoint or _newest(settings)), folder)
+    chosen = best(settings.output_dir, state)
+    result = _result(settings, chosen, folder)
     return {
         "format": 1,
         "model": settings.model_name_or_path,
@@ -131,7 +159,7 @@ def _what(
         "result": result.name,
         "steps": state.global_step,
         "epochs": round(state.epoch or 0.0, 3),
-        "best_step": state.best_global_step or state.global_step,
+        "best_step": state_of(chosen).global_step,
         "stopped_early": state.global_step < state.max_steps,
         "resumed_from": checkpoint.name if checkpoint else None,
         "losses": {
@@ -173,12 +201,6 @@ def _silent(text: str) -> None:
 
 def _curves(settings: TrainSettings) -> Path:
     return settings.output_dir / runs.CURVES
-
-
-def _newest(settings: TrainSettings) -> Path:
-    found = last(settings.output_dir)
-    assert found is not None, "transformers saves when a run ends"
-    return found
 
 
 def _result(settings: TrainSettings, best: Path, base: str) -> Path:

@@ -9,7 +9,7 @@
     │   ├── ModelBroken           weights that cannot be read
     │   ├── UnknownKnowledgeBase  no knowledge base of this name or id
     │   ├── AlreadyExists         a name that is taken
-    │   ├── WriterBusy            another process writes this knowledge base
+    │   ├── WriterBusy            another process writes this knowledge base, or run
     │   ├── StoreBroken           the database of a knowledge base cannot be used
     │   ├── TrainingStopped       a training run ran out of memory or disk
     │   └── Unreadable            a document that cannot be turned into text (has a code)
@@ -72,7 +72,7 @@ class AlreadyExists(Permanent):
 
 
 class WriterBusy(Permanent):
-    """Another process already writes this knowledge base."""
+    """Another process already writes this knowledge base, or the folder of this training run."""
 
 
 class StoreBroken(Permanent):

@@ -51,6 +51,7 @@ def test_people_read_losses_speed_and_where_the_result_is(
     ("change", "code", "said"),
     [
         ("lora_rnk=8", 3, "unknown key"),
+        ("allow=[epoch]", 3, "allow: no rule is called epoch; did you mean epochs?"),
         ("dataset=/no/such.jsonl", 3, "/no/such.jsonl: No such file"),
         ("model_name_or_path=nothing", 3, "no model is called 'nothing'"),
     ],

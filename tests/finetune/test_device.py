@@ -32,10 +32,11 @@ def test_flash_attention_and_liger_are_used_where_they_are_installed(
         importlib.util, "find_spec", lambda name: ModuleSpec(name, None) if there else None
     )
     assert device.has_liger() is there
-    assert device.attention() == ("flash_attention_2" if there else "sdpa")
+    assert device.attention(bf16=True) == ("flash_attention_2" if there else "sdpa")
+    assert device.attention(bf16=False) == "sdpa"  # flash attention has no float32
 
 
 def test_without_a_gpu_neither_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: ModuleSpec(name, None))
-    assert not device.has_liger() and device.attention() == "sdpa"
+    assert not device.has_liger() and device.attention(bf16=True) == "sdpa"

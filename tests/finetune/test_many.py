@@ -106,3 +106,11 @@ def test_two_processes_train_as_one_does(
         again = together(two, sharded)
         assert again["resumed_from"] == "checkpoint-6"
         assert again["losses"]["train"] == pytest.approx(done["losses"]["train"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_soft_prompt_is_not_sharded(tmp_path: Path, tiny_model: Path) -> None:
+    """Its encoder could not be saved: that is said before the first step, not after the last."""
+    settings = run(tmp_path / "two", tiny_model, finetuning_type="ptuning")
+    with pytest.raises(AssertionError, match=r"finetuning_type: a soft prompt cannot be sharded"):
+        together(settings, sharded=True)

@@ -2,8 +2,10 @@
 
 import errno
 import json
+import os
 import re
 import resource
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -16,11 +18,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from finetune import cli
+from finetune import cli, runs
 from finetune.checkpoints import last
 from finetune.settings import TrainSettings
 from finetune.train import train
-from kb.errors import TrainingStopped
+from kb.errors import BadConfiguration, TrainingStopped, WriterBusy
 from tests.finetune import forked
 from tests.finetune.small_runs import rows, run
 
@@ -203,3 +205,107 @@ def test_the_best_checkpoint_is_known_again_after_a_resume(
     assert json.loads((last(tmp_path) / "trainer_state.json").read_text())[  # type: ignore[operator]
         "best_model_checkpoint"
     ] == str(tmp_path / f"checkpoint-{best}")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"max_steps": 4},  # of three an epoch
+        {"num_train_epochs": 1.5},
+        {"learning_rate": 0.3, "num_train_epochs": 40, "patience": 1, "save_steps": 300},
+    ],
+    ids=["steps", "epochs", "patience"],
+)
+def test_a_run_that_had_ended_is_not_trained_on_for_want_of_its_result(
+    tmp_path: Path, tiny_model: Path, keys: dict[str, Any]
+) -> None:
+    settings = run(tmp_path, tiny_model, **keys)
+    done = trained(settings)
+    weights = (tmp_path / "adapter/adapter_model.safetensors").read_bytes()
+    (tmp_path / "run.json").unlink()
+    again = trained(settings)
+    same = ("steps", "epochs", "best_step", "stopped_early", "losses", "tokens_seen")
+    assert again["resumed_from"] == f"checkpoint-{done['steps']}"
+    assert {k: again[k] for k in same} == {k: done[k] for k in same}
+    assert (tmp_path / "adapter/adapter_model.safetensors").read_bytes() == weights
+
+
+def cut_off(settings: TrainSettings) -> None:
+    """As if a run had been killed before its last checkpoint."""
+    (settings.output_dir / "run.json").unlink()
+    newest = last(settings.output_dir)
+    assert newest is not None
+    shutil.rmtree(newest)
+
+
+def test_who_goes_on_may_look_more_often(tmp_path: Path, tiny_model: Path) -> None:
+    trained(run(tmp_path, tiny_model, logging_steps=3))
+    cut_off(run(tmp_path, tiny_model))
+    often: dict[str, Any] = dict.fromkeys(("logging_steps", "eval_steps", "save_steps"), 1)
+    done = trained(run(tmp_path, tiny_model, **often, save_total_limit=9))
+    assert done["resumed_from"] == "checkpoint-6"
+    later = [entry for entry in history(tmp_path) if entry["step"] > 6]
+    assert [entry["step"] for entry in later if "loss" in entry] == [7, 8, 9]
+    assert [entry["step"] for entry in later if "eval_domain_loss" in entry] == [7, 8, 9]
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} >= {"checkpoint-7", "checkpoint-8"}
+
+
+def test_who_goes_on_may_have_less_patience(tmp_path: Path, tiny_model: Path) -> None:
+    keys: dict[str, Any] = {"learning_rate": 0.3, "num_train_epochs": 40}
+    best = trained(run(tmp_path, tiny_model, **keys, patience=2))["best_step"]
+    cut_off(run(tmp_path, tiny_model))
+    done = trained(run(tmp_path, tiny_model, **keys, patience=1))
+    assert done["resumed_from"] == f"checkpoint-{best}"
+    assert done["best_step"] == best and done["steps"] == best + 3
+
+
+def test_another_number_of_processes_does_not_go_on_with_a_run(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    """It would repeat some rows and leave others out. What is finished is anybody's to read."""
+    settings = run(tmp_path, tiny_model)
+    one, two = (runs.decisive(settings, "hash", processes) for processes in (1, 2))
+    (tmp_path / "checkpoint-3").mkdir()
+    for name in ("checkpoint-3/trainer_state.json", "run.json"):
+        (tmp_path / name).write_text("{}")
+    for begun, other in ((one, two), (two, one)):
+        runs.write_json(tmp_path / runs.BEGUN, begun)
+        assert runs.resumed(settings, begun) == tmp_path / "checkpoint-3"
+        with pytest.raises(BadConfiguration, match=r"of a run with other processes;"):
+            runs.resumed(settings, other)
+        assert runs.finished(tmp_path, other) == {}
+
+
+def test_a_named_checkpoint_must_be_of_the_same_run(tmp_path: Path, tiny_model: Path) -> None:
+    """As far as it is told beside it which run that was; and it is not mixed with another's."""
+    other, mine = tmp_path / "other", tmp_path / "mine"
+    named = run(mine, tiny_model, resume_from_checkpoint=other / "checkpoint-3")
+    wanted = runs.decisive(named, "hash", 1)
+    for folder in (other, mine):
+        (folder / "checkpoint-3").mkdir(parents=True)
+    (other / "checkpoint-3/trainer_state.json").write_text("{}")
+    assert runs.resumed(named, wanted) == other / "checkpoint-3"
+    runs.write_json(other / runs.BEGUN, wanted)
+    assert runs.resumed(named, wanted) == other / "checkpoint-3"
+    runs.write_json(other / runs.BEGUN, {**wanted, "seed": 8})
+    with pytest.raises(BadConfiguration, match=r"other/checkpoint-3 is of a run with other seed"):
+        runs.resumed(named, wanted)
+    runs.write_json(other / runs.BEGUN, wanted)
+    (mine / "checkpoint-3/trainer_state.json").write_text("{}")
+    with pytest.raises(BadConfiguration, match=r"output_dir: .*mine holds checkpoint-3 of a run"):
+        runs.resumed(named, wanted)
+
+
+def test_one_process_at_a_time_has_the_folder_of_a_run(tmp_path: Path, tiny_model: Path) -> None:
+    settings = run(tmp_path, tiny_model, max_steps=1)
+    with (
+        runs.alone(tmp_path),
+        pytest.raises(
+            WriterBusy, match=rf"output_dir: {tmp_path} is in use by process {os.getpid()}"
+        ),
+    ):
+        trained(settings)
+    assert not (tmp_path / "begun.json").exists()
+    assert trained(settings)["steps"] == 1
+    with runs.alone(tmp_path):  # what is finished may be read by all
+        assert trained(settings)["steps"] == 1

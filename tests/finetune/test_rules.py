@@ -8,7 +8,7 @@ import pytest
 
 from finetune.facts import Counts, Facts, count
 from finetune.rows import Message, Origin, Row
-from finetune.rules import RULES, findings, table
+from finetune.rules import RULES, findings, refuse_unknown, table
 from finetune.settings import TrainSettings
 from kb.errors import BadConfiguration
 
@@ -137,7 +137,7 @@ def test_an_allowed_rule_is_told_as_allowed() -> None:
 
 def test_an_unknown_rule_cannot_be_allowed() -> None:
     with pytest.raises(BadConfiguration, match="epoch; did you mean epochs"):
-        findings(facts(allow=["epoch"]))
+        refuse_unknown(["alpha", "epoch"])
 
 
 def test_every_rule_gives_its_evidence() -> None:

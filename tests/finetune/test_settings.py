@@ -49,13 +49,24 @@ def test_set_overrides_the_file_in_sections_too(tmp_path: Path) -> None:
         ("lora_rank: 0\n", r"lora_rank: Input should be greater"),
         ("stage: sfft\n", r"stage: Input should be 'pt'"),
         ("finetuning_type: ptuning\npacking: true\n", r"packing: P-tuning ignores"),
-        ("save_steps: 50\n", r"save_steps: 50 is no multiple of eval_steps \(100\)"),
+        ("stage: dpo\npacking: true\n", r"packing: stage dpo packs no rows"),
+        ("max_steps: 0\n", r"max_steps: 0 trains nothing"),
+        ("max_steps: -5\n", r"max_steps: Input should be greater than or equal to -1"),
+        (
+            "resume_from_checkpoint: [a]\n",
+            r"resume_from_checkpoint: \['a'\] is neither true, false nor the folder",
+        ),
         ("a: [\n", r"not valid YAML"),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(BadConfiguration, match=said):
         load(config(tmp_path, text))
+
+
+def test_a_checkpoint_that_is_null_is_the_default(tmp_path: Path) -> None:
+    """As in LLaMA-Factory's examples."""
+    assert load(config(tmp_path, "resume_from_checkpoint: null\n")).resume_from_checkpoint is True
 
 
 def test_what_is_no_configuration_is_refused(tmp_path: Path) -> None:

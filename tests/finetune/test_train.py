@@ -196,12 +196,15 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path, tiny_model: Path) -
     assert trained(settings) == trained(settings)
 
 
+@pytest.mark.parametrize("save_steps", [3, 12, 300])
 def test_a_run_stops_when_the_held_out_loss_rises_and_keeps_the_best(
-    tmp_path: Path, tiny_model: Path
+    tmp_path: Path, tiny_model: Path, save_steps: int
 ) -> None:
-    settings = run(tmp_path, tiny_model, learning_rate=0.3, num_train_epochs=40, patience=2)
+    """Also where no checkpoint is due at the best step, or at the last."""
+    keys: dict[str, Any] = {"learning_rate": 0.3, "num_train_epochs": 40, "patience": 2}
+    settings = run(tmp_path, tiny_model, **keys, save_steps=save_steps)
     done = trained(settings)
-    assert done["stopped_early"]
+    assert done["stopped_early"] and done["best_step"] % 12
     assert done["best_step"] == done["steps"] - 2 * settings.eval_steps
     best = load_file(tmp_path / f"checkpoint-{done['best_step']}" / "adapter_model.safetensors")
     kept = load_file(tmp_path / "adapter/adapter_model.safetensors")
