@@ -249,7 +249,8 @@ def _tagged(turn: Any, who: str, what: str) -> Message:
         raise ValueError(f"{who} {turn[who]!r} is none of {', '.join(_ROLES)}")
     said = turn.get(what)
     if isinstance(said, list):  # OpenAI's parts
-        said = "".join(p.get("text", "") for p in said if isinstance(p, dict))
+        parts = [p.get("text", "") if isinstance(p, dict) else p for p in said]
+        said = "".join(parts) if all(isinstance(p, str) for p in parts) else None
     return _turn(role, said)
 
 

@@ -67,7 +67,10 @@ def read(paths: Sequence[Path]) -> Judged:
             judged.add(files.text(path))
             continue
         for record in files.records(path):
-            said = list(_texts(record.value))
+            try:
+                said = list(_texts(record.value))
+            except ValueError as error:
+                raise BadData(f"{record.where}: {error}") from error
             if not said:
                 raise BadData(f"{record.where}: has neither question, text, prompt nor messages")
             for text in said:
@@ -79,12 +82,20 @@ def _texts(value: files.Object) -> Iterator[str]:
     for key in ("question", "text", "prompt", "question_en", "question_zh"):
         if isinstance(value.get(key), str):
             yield value[key]
-    for turn in value.get("messages") or []:
+    for turn in _objects(value, "messages"):
         yield str(turn.get("content", ""))
-    gold = {str(i) for i in value.get("gold") or []}
-    for passage in value.get("passages") or []:
+    named = value.get("gold")
+    gold = {str(i) for i in (named if isinstance(named, list) else [named])}
+    for passage in _objects(value, "passages"):
         if "gold" not in value or str(passage.get("id")) in gold:
             yield str(passage.get("text", ""))
+
+
+def _objects(value: files.Object, key: str) -> list[files.Object]:
+    found = value.get(key) or []
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise ValueError(f"{key}: must be a list of objects")
+    return found
 
 
 def _words(text: str) -> list[str]:

@@ -214,6 +214,7 @@ def test_the_environment_stands_in_paths(home: Path) -> None:
             "gold names 'z'",
         ),
         ({"question": "Why?", "answers": ["x"], "passages": ["b"]}, "must be objects"),
+        ({"question": "Why?", "answers": ["x"], "passages": 5}, "must be objects"),
     ],
 )
 def test_a_bad_item_is_refused_with_file_and_line(home: Path, line: Any, said: str) -> None:

@@ -117,6 +117,10 @@ def test_legacy_encodings_are_read(tmp_path: Path, encoding: str) -> None:
         ({"question": "Why?", "answers": []}, "one or more texts"),
         ({"question": "Why?", "answers": ["x"], "passages": []}, "under knowledge"),
         ({"colour": "red"}, "no known format has these keys: colour"),
+        ({"messages": [{"role": "user", "content": [{"text": 5}]}]}, "user says must be text"),
+        ('{"instruction": "a", "output": "b \\ud83d c"}', "half of a character"),
+        ('{"instruction": "a", "output": "b", "system": "\\udc00"}', "half of a character"),
+        (f'{{"instruction": "a", "output": {"1" * 5_000}}}', "too many digits"),
         ({"text": "x" * (MOST_CHARACTERS + 1)}, "more than"),
     ],
 )
@@ -134,6 +138,17 @@ def test_a_broken_array_is_refused_with_its_line_or_row(tmp_path: Path) -> None:
     file.write_text(json.dumps([ALPACA, {"instruction": "a"}]), encoding="utf-8")
     with pytest.raises(BadData, match=r"data\.json: row 2: output is missing"):
         read(file)
+    file.write_text(f'[\n{{"a": "12"}},\n{{"b": {"1" * 5_000}}}]', encoding="utf-8")
+    with pytest.raises(BadData, match=r"data\.json:3: .*too many digits"):
+        read(file)
+    file.write_text(json.dumps([ALPACA, ALPACA | {"output": "\udc00"}]), encoding="utf-8")
+    with pytest.raises(BadData, match=r"data\.json: row 2: .*half of a character"):
+        read(file)
+
+
+def test_whole_characters_may_be_written_as_pairs(tmp_path: Path) -> None:
+    (row,) = read(lines(tmp_path, json.dumps(ALPACA | {"output": "\N{GRINNING FACE}"})))
+    assert row.reply == "\N{GRINNING FACE}"
 
 
 @pytest.mark.parametrize(
