@@ -167,6 +167,26 @@ def test_rows_longer_than_asked_and_beyond_the_number_asked_are_not_taken(home: 
     assert sum(account["rows"].values()) == len(ALPACA)
 
 
+def test_a_row_of_two_sources_stays_with_the_first_and_is_on_one_side(home: Path) -> None:
+    longer = [" ".join(f"word{n}x{i}" for i in range(40)) for n in range(30)]
+    said = [{"instruction": f"Tell {n}.", "output": text} for n, text in enumerate(longer)]
+    nearly = [one | {"output": f"{one['output']} more"} for one in said]
+    for name, values in (("a", said), ("b", [*said, *ALPACA]), ("c", nearly)):
+        (home / f"{name}.json").write_text(json.dumps(values), encoding="utf-8")
+    sources = [{"path": "b.json", "most": 20}, {"path": "a.json"}, {"path": "c.json"}]
+    account = run(home, sources=sources, knowledge=[WHOLE["knowledge"][0]], val_size=0.3)
+    folder = home / "run" / "data"
+    both = [*read(folder / "train.jsonl"), *read(folder / "val.jsonl")]
+    texts = sorted(r.reply.removesuffix(" more") for r in both if r.reply.startswith("word"))
+    assert texts == sorted(longer)
+    kept = {s["name"]: s["kept"] for s in account["sources"]}
+    assert kept["b.json"] == 20 and kept["a.json"] > 10 and kept["c.json"] == 0
+    of_b = sum(r.origin.source.startswith("b.json") and "word" in r.reply for r in both)
+    assert account["dropped"]["exact duplicates"]["count"] == of_b
+    assert account["dropped"]["near duplicates"]["count"] == 30
+    assert account["mix"]["sources"]["a.json"]["had"] == kept["a.json"] == 30 - of_b
+
+
 def test_nothing_left_is_an_error_that_says_why(home: Path) -> None:
     with pytest.raises(BadData, match="longer than asked"):
         run(home, sources=[{"path": "alpaca.json", "longest": 5}])
