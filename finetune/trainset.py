@@ -12,6 +12,8 @@ from kb.errors import BadData
 
 TRAIN = "train.jsonl"
 HELD_OUT = "val.jsonl"
+PAIRED = ("rm", "dpo")
+"""Stages that compare the last answer with a rejected one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,12 @@ class TrainSet:
     file: Path
     sha256: str
     """Of both files together."""
+
+    @property
+    def chats(self) -> bool:
+        """Whether any row is a conversation, for which a model needs a template."""
+        every = (self.train, *self.held_out.values())
+        return any(row.messages for some in every for row in some)
 
 
 def load(settings: TrainSettings) -> TrainSet:
@@ -57,9 +65,9 @@ def lacks(row: Row, settings: TrainSettings) -> str:
     pt and sft take both kinds of rows: replayed text beside answers, and answers beside text.
     """
     stage = settings.stage
-    if stage in ("rm", "dpo") and row.rejected is None:
+    if stage in PAIRED and row.rejected is None:
         return f"has no `rejected` answer, which stage {stage} needs"
-    if stage in ("rm", "dpo", "grpo") and not row.messages:
+    if stage in (*PAIRED, "grpo") and not row.messages:
         return f"has no `messages`, which stage {stage} needs"
     if stage == "grpo" and row.answer is None and not settings.reward_model:
         return "has no `answer` to judge by, and no reward_model is set"
@@ -71,7 +79,7 @@ def tokens(
 ) -> tuple[list[Rendered], Ledger]:
     """Rendered rows of at most `cutoff_len` tokens. Raises BadData if more than `max_too_long` of
     them are longer: what is left out must be a choice."""
-    kept, ledger = render(rows, renderer, settings.cutoff_len)
+    kept, ledger = render(rows, renderer, settings.cutoff_len, pairs=settings.stage in PAIRED)
     share = len(ledger.too_long) / len(rows)
     if share > settings.max_too_long or not kept:
         raise BadData(
@@ -79,3 +87,18 @@ def tokens(
             f" ({ledger.too_long[0]}); max_too_long allows {settings.max_too_long:.0%}"
         )
     return kept, ledger
+
+
+def held_out(
+    rows: TrainSet, renderer: Renderer, settings: TrainSettings, ledger: Ledger
+) -> dict[Role, list[Rendered]]:
+    """Rendered held-out rows of at most `cutoff_len` tokens, of the roles that have any. `ledger`
+    names the others: of few rows one is soon more than a share, and nothing is learned from them.
+    """
+    held = {}
+    for role, some in rows.held_out.items():
+        kept, mine = render(some, renderer, settings.cutoff_len, pairs=settings.stage in PAIRED)
+        ledger.too_long += [f"held out ({role}): {one}" for one in mine.too_long]
+        if kept:
+            held[role] = kept
+    return held
