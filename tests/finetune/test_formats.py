@@ -161,6 +161,10 @@ def test_a_file_without_rows_is_named(tmp_path: Path, raw: bytes, reason: str) -
         read(file)
     with pytest.raises(BadData, match=r"none\.jsonl: No such file"):
         read(tmp_path / "none.jsonl")
+    for text in ("", " \n\n"):
+        (tmp_path / "plain.txt").write_text(text, encoding="utf-8")
+        with pytest.raises(BadData, match=r"plain\.txt: holds no text"):
+            read(tmp_path / "plain.txt")
 
 
 def test_plain_text_becomes_blocks_of_bounded_size_and_loses_no_sentence(tmp_path: Path) -> None:
@@ -171,7 +175,17 @@ def test_plain_text_becomes_blocks_of_bounded_size_and_loses_no_sentence(tmp_pat
     made = read(file)
     assert len(made) > 1 and all(len(r.text) <= BLOCK for r in made)
     assert " ".join(" ".join(r.text for r in made).split()) == " ".join(text.split())
-    assert list(blocks("x" * (BLOCK + 1))) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["word " * 1000, "中" * 5000, "x" * (BLOCK + 1), f"Short. {'y' * 4000} {'word ' * 900}. End."],
+)
+def test_text_without_a_place_to_cut_is_cut_at_words_or_characters(text: str) -> None:
+    made = list(blocks(text))
+    assert all(len(block) <= BLOCK for block in made)
+    assert "".join("".join(made).split()) == "".join(text.split())
+    assert {word for block in made for word in block.split() if word[0] == "w"} <= {"word", "word."}
 
 
 def test_a_calculators_notes_are_left_out_and_the_result_is_kept(tmp_path: Path) -> None:
