@@ -40,7 +40,7 @@ def prepare(
 
     Raises BadData, BadConfiguration, UnknownKnowledgeBase, EngineDown.
     """
-    judged = overlap.read(_evaluations(settings))
+    judged = overlap.read(overlap.evaluations(settings))
     dropped = Dropped()
     groups: list[Group] = []
     sources = []
@@ -76,14 +76,6 @@ def prepare(
         "field_held_out": sum(row.role == "domain" for row in val),
     }
     return account if dry_run else _write(settings.output_dir / "data", train, val, account)
-
-
-def _evaluations(settings: TrainSettings) -> list[Path]:
-    """Everything that the model will be judged on."""
-    judge = settings.eval
-    mine = (judge.questions, judge.grounding, judge.choice, judge.maths, judge.text)
-    several = (settings.data.eval_files, *mine)
-    return list(dict.fromkeys(path for paths in several for path in paths))
 
 
 def _short(rows: Sequence[Row], longest: int | None, dropped: Dropped) -> list[Row]:

@@ -24,15 +24,10 @@ def missing(
 
 def leaks(settings: TrainSettings, rows: trainset.TrainSet) -> Iterator[Problem]:
     """Rows that hold what the model will be judged on, or stopped by."""
-    judged = settings.eval
-    mine = (*judged.questions, *judged.grounding, *judged.choice, *judged.maths)
-    files = (*settings.data.eval_files, *mine)
-    if files:
-        known = overlap.read(list(dict.fromkeys(files)))
-        held = [row.origin.source for row in rows.train if known.overlaps(row)]
-        if held:
-            text = f"{len(held)} rows hold what the model will be judged on: {held[0]}"
-            yield Problem("serious", "overlap", text)
+    judged = overlap.read(overlap.evaluations(settings))
+    if judged and (held := [r.origin.source for r in rows.train if judged.overlaps(r)]):
+        text = f"{len(held)} rows hold what the model will be judged on: {held[0]}"
+        yield Problem("serious", "overlap", text)
     trained = {noise.whole(row) for row in rows.train}
     twice = [r for some in rows.held_out.values() for r in some if noise.whole(r) in trained]
     if twice:

@@ -13,6 +13,7 @@ from pathlib import Path
 from finetune import files
 from finetune.noise import whole
 from finetune.rows import Row
+from finetune.settings import TrainSettings
 from kb.errors import BadData
 from kb.words import CJK
 
@@ -56,6 +57,14 @@ class Judged:
 
     def overlaps(self, row: Row) -> bool:
         return self.holds(whole(row))
+
+
+def evaluations(settings: TrainSettings) -> list[Path]:
+    """Everything that the model will be judged on."""
+    judge = settings.eval
+    mine = (judge.questions, judge.grounding, judge.choice, judge.maths, judge.text)
+    several = (settings.data.eval_files, *mine)
+    return list(dict.fromkeys(path for paths in several for path in paths))
 
 
 def read(paths: Sequence[Path]) -> Judged:

@@ -206,12 +206,15 @@ def test_a_model_without_a_template_is_serious(tiny_model: Path, tmp_path: Path)
     assert "no chat template" in serious(look(run(tmp_path / "run", model)))["template"]
 
 
-def test_rows_that_hold_what_is_judged_are_serious(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["choice", "grounding", "maths", "text"])
+def test_rows_that_hold_what_is_judged_are_serious(
+    tiny_model: Path, tmp_path: Path, key: str
+) -> None:
     question = "Who decides what is done at night when the chief of the ward is not there?"
     items = tmp_path / "items.jsonl"
     items.write_text(json.dumps({"question": question}), encoding="utf-8")
     settings = run(
-        tmp_path, tiny_model, [*rows(), said(question, "The deputy.")], eval={"choice": [items]}
+        tmp_path, tiny_model, [*rows(), said(question, "The deputy.")], eval={key: [items]}
     )
     assert "1 rows hold what the model will be judged on" in serious(look(settings))["overlap"]
 
