@@ -1,6 +1,7 @@
 """The story of `finetune data`: sources and knowledge bases -> rows to train on, and an account.
 
-`output_dir/data/` gets train.jsonl, val.jsonl and, last, data.json: where it is, the set is whole.
+`output_dir/data/` gets val.jsonl, train.jsonl and, last, data.json, which names the hashes of both:
+where train.jsonl is, the set is whole (`finetune.trainset` looks).
 Knows nothing of the command line or of models.
 """
 
@@ -19,12 +20,11 @@ from finetune.data_settings import Knowledge, Source
 from finetune.mix import Group, hold_out, mix
 from finetune.overlap import Judged
 from finetune.questions import Question, given
-from finetune.rows import Row, write
+from finetune.rows import HELD_OUT, MANIFEST, TRAIN, Row, write
 from finetune.settings import TrainSettings
 from kb.durable import replace
 from kb.errors import BadData, TrainingStopped
 
-MANIFEST = "data.json"
 Report = Callable[[str], None]
 
 
@@ -189,9 +189,11 @@ def _write(
 ) -> dict[str, Any]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / MANIFEST).unlink(missing_ok=True)
+        # Whenever this is ended, no rows are left beside those that an earlier set held out.
+        for name in (MANIFEST, TRAIN):
+            (folder / name).unlink(missing_ok=True)
         files = {}
-        for name, rows in (("train.jsonl", train), ("val.jsonl", val)):
+        for name, rows in ((HELD_OUT, val), (TRAIN, train)):
             write(rows, folder / name)
             files[name] = _hash((folder / name).read_bytes())
         account = account | {"files": files}

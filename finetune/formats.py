@@ -72,8 +72,8 @@ def detect(value: Object) -> Format | None:
 
 
 def blocks(whole: str, most: int = BLOCK) -> Iterator[str]:
-    """Paragraphs gathered into blocks of at most `most` characters; a paragraph that is longer is
-    cut between sentences, a sentence that is longer between words, and a word between characters."""
+    """Paragraphs gathered into blocks of at most `most` characters; what is longer is cut: a
+    paragraph between sentences, a sentence between words, a word between characters."""
     held = ""
     for part in _parts(whole, most):
         if held and len(held) + 1 + len(part) > most:

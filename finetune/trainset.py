@@ -1,17 +1,17 @@
 """The rows of a run: found, read, fit for the stage, hashed. Knows no tensors, no trainer."""
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from finetune.render import Ledger, Rendered, Renderer, render
-from finetune.rows import Role, Row, read
+from finetune.rows import HELD_OUT, MANIFEST, TRAIN, Role, Row, read
 from finetune.settings import TrainSettings
 from kb.errors import BadData
 
-TRAIN = "train.jsonl"
-HELD_OUT = "val.jsonl"
 PAIRED = ("rm", "dpo")
 """Stages that compare the last answer with a rejected one."""
 
@@ -25,6 +25,8 @@ class TrainSet:
     file: Path
     sha256: str
     """Of both files together."""
+    account: Mapping[str, Any] | None = None
+    """data.json, if these are the very rows that it tells of."""
 
     @property
     def chats(self) -> bool:
@@ -35,9 +37,12 @@ class TrainSet:
 
 def load(settings: TrainSettings) -> TrainSet:
     """`dataset` (a file, or a folder with train.jsonl) and the val.jsonl beside it, which may be
-    absent. Raises BadData: no such file, no rows, a row that the stage cannot train on."""
+    absent. Raises BadData: no such file, no rows, a row that the stage cannot train on, other rows
+    than the data.json beside them tells of."""
     file = settings.dataset or settings.output_dir / "data"
     file = file / TRAIN if file.is_dir() or not file.suffix else file
+    if not settings.dataset and not file.is_file():
+        raise BadData(f"{file}: is not there; run `finetune data` first, or name a `dataset`")
     beside = file.with_name(HELD_OUT)
     train = _read(file, settings)
     if not train:
@@ -45,9 +50,29 @@ def load(settings: TrainSettings) -> TrainSet:
     held: dict[Role, list[Row]] = {}
     for row in _read(beside, settings) if beside.is_file() else ():
         held.setdefault(row.role, []).append(row)
-    digest = hashlib.sha256(file.read_bytes())
-    digest.update(beside.read_bytes() if beside.is_file() else b"")
-    return TrainSet(train, {r: tuple(held[r]) for r in sorted(held)}, file, digest.hexdigest())
+    written = {one.name: one.read_bytes() for one in (file, beside) if one.is_file()}
+    digest = hashlib.sha256(b"".join(written.values())).hexdigest()
+    by_role = {r: tuple(held[r]) for r in sorted(held)}
+    return TrainSet(train, by_role, file, digest, _account(file, written))
+
+
+def _account(file: Path, written: Mapping[str, bytes]) -> Mapping[str, Any] | None:
+    """data.json beside the rows, if it tells of them. Raises BadData if they are others: a set that
+    was changed, or copied in part, may train on what it holds out."""
+    try:
+        account = json.loads(file.with_name(MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # none, or somebody's own file of that name
+        return None
+    files = account.get("files") if isinstance(account, dict) else None
+    if not isinstance(files, dict) or file.name not in files:
+        return None
+    if files != {name: hashlib.sha256(raw).hexdigest() for name, raw in written.items()}:
+        raise BadData(
+            f"{file}: it and {HELD_OUT} are not the rows that {MANIFEST} beside them tells of; run"
+            f" `finetune data` again, or delete {MANIFEST} if they were changed on purpose"
+        )
+    assert isinstance(account, dict)
+    return account
 
 
 def _read(file: Path, settings: TrainSettings) -> tuple[Row, ...]:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune import cli, cli_data
+from finetune import cli, cli_data, trainset
 from finetune.bases import Bases
 from finetune.dataset import MANIFEST, prepare
 from finetune.mix import family
-from finetune.rows import read
+from finetune.rows import read, write
 from finetune.settings import TrainSettings, load
 from kb.errors import BadConfiguration, BadData, TrainingStopped, UnknownKnowledgeBase
 from kb.judging import markers
@@ -145,6 +145,51 @@ def test_an_interrupted_run_leaves_no_manifest(home: Path) -> None:
     with pytest.raises(TrainingStopped, match="could not be written"):
         run(home, **WHOLE)
     assert not (home / "run" / "data" / MANIFEST).exists()
+
+
+@pytest.mark.parametrize("killed_at", ["train.jsonl", "val.jsonl"])
+def test_an_interrupted_run_leaves_no_rows_beside_others_held_out(
+    home: Path, monkeypatch: pytest.MonkeyPatch, killed_at: str
+) -> None:
+    run(home, **WHOLE)
+
+    def killed(rows: Any, file: Path) -> int:
+        if file.name == killed_at:
+            raise KeyboardInterrupt
+        return write(rows, file)
+
+    monkeypatch.setattr("finetune.dataset.write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(home, **WHOLE)
+    with pytest.raises(BadData, match=r"train\.jsonl: is not there; run `finetune data`"):
+        trainset.load(settings(home))
+
+
+def test_rows_are_those_of_the_account_beside_them(home: Path) -> None:
+    account = run(home, **WHOLE)
+    folder = home / "run" / "data"
+    assert trainset.load(settings(home)).account == account
+    named = settings(home).model_copy(update={"dataset": folder})
+    assert trainset.load(named).account == account
+    (folder / "mine.jsonl").write_bytes((folder / "train.jsonl").read_bytes())
+    mine = named.model_copy(update={"dataset": folder / "mine.jsonl"})
+    assert trainset.load(mine).account is None
+    changed = (folder / "train.jsonl").read_text(encoding="utf-8").split("\n", 1)[1]
+    (folder / "train.jsonl").write_text(changed, encoding="utf-8")
+    for chosen in (settings(home), named):
+        with pytest.raises(BadData, match=r"run `finetune data` again, or delete data\.json"):
+            trainset.load(chosen)
+    (folder / MANIFEST).unlink()
+    assert trainset.load(settings(home)).account is None
+
+
+@pytest.mark.parametrize("other", ["[]", '{"instruction": "a"}', "no JSON"])
+def test_a_folder_of_ones_own_may_hold_another_data_json(home: Path, other: str) -> None:
+    run(home, **WHOLE)
+    folder = (home / "run" / "data").rename(home / "mine")
+    (folder / MANIFEST).write_text(other, encoding="utf-8")
+    brought = settings(home).model_copy(update={"dataset": folder})
+    assert trainset.load(brought).train and trainset.load(brought).account is None
 
 
 def test_what_the_model_is_judged_on_is_in_no_row(home: Path) -> None:
