@@ -1,7 +1,8 @@
 """`finetune plan`: every line has its rule, what cannot fit is said, what is measured is shown."""
 
 import json
-from dataclasses import replace
+import subprocess
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,45 @@ def test_steps_that_fail_say_why(tiny_model: Path, tmp_path: Path) -> None:
     settings = run(tmp_path, tiny_model, optim="no_such_optimizer")
     with pytest.raises(TrainingStopped, match="no_such_optimizer"):
         calibrate(settings, tmp_path, rows(2), rows(2))
+
+
+@pytest.mark.parametrize(
+    ("seen", "given"),
+    [(None, "0"), ("", ""), ("-1", "-1"), ("2,3", "2"), ("GPU-ab, GPU-cd", "GPU-ab")],
+)
+def test_a_calibration_sees_one_gpu(
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seen: str | None,
+    given: str,
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if seen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    said = []
+
+    def ran(*args: Any, env: dict[str, str], **more: Any) -> subprocess.CompletedProcess[str]:
+        said.append(env["CUDA_VISIBLE_DEVICES"])
+        return subprocess.CompletedProcess([], 0, f"calibration: {json.dumps(asdict(MEASURED))}")
+
+    monkeypatch.setattr(subprocess, "run", ran)
+    assert calibrate(run(tmp_path, tiny_model), tmp_path, rows(2), rows(2)) == MEASURED
+    assert said == [given]
+
+
+def test_the_plan_is_printed_where_the_steps_failed(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*args: Any) -> Calibration:
+        raise TrainingStopped("the calibration run failed: no")
+
+    free(64 * GB, monkeypatch)
+    monkeypatch.setattr("finetune.plan.calibrate", fails)
+    assert called("plan", str(config), "--json", monkeypatch=monkeypatch) == 1
+    out, said = capsys.readouterr()
+    assert json.loads(out)["measured"] is None and "the calibration run failed: no" in said
+    assert json.loads(out)["lines"][-1]["why"] == "nothing was measured"
 
 
 @pytest.mark.parametrize("stage", ["dpo", "rm", "grpo"])
