@@ -89,6 +89,8 @@ def short(
         batches = run.gradient_accumulation_steps
     step = run.per_device_train_batch_size * batches
     rows = [*islice(cycle(common), step * (STEPS - 1)), *islice(cycle(heaviest), step)]
+    if run.packing:  # all batches are alike, and `heaviest` are the rows that fill one
+        rows = [*heaviest] * (batches * STEPS)
     write(rows, folder / "train.jsonl")
     chosen = {
         "output_dir": folder / "run",

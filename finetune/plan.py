@@ -88,7 +88,8 @@ def _rows(settings: TrainSettings, found: Diagnosis) -> float:
     """That a run sees, each as often as it sees it."""
     if settings.max_steps > 0:
         step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-        return settings.max_steps * step
+        packed = settings.cutoff_len * found.ledger.rendered / found.ledger.tokens
+        return settings.max_steps * step * (packed if settings.packing else 1)
     return settings.num_train_epochs * found.ledger.rendered
 
 

@@ -322,7 +322,7 @@ def test_rows_that_are_missing_or_do_not_fit_the_stage_are_named(
 def test_a_run_that_the_machine_cannot_hold_does_not_begin(
     tmp_path: Path, tiny_model: Path
 ) -> None:
-    settings = run(tmp_path, tiny_model, packing=True, per_device_train_batch_size=10**6)
+    settings = run(tmp_path, tiny_model, packing=True, per_device_train_batch_size=10**5)
     with pytest.raises(BadConfiguration, match=r"too little memory: .* are free"):
         trained(settings)
     assert not (tmp_path / "begun.json").exists()
