@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -56,7 +56,7 @@ def calibrate(
                 input=json.dumps(job),
                 capture_output=True,
                 text=True,
-                env=heap.environment(os.environ),
+                env=environment(os.environ),
                 timeout=SECONDS,
                 check=False,
             )
@@ -73,6 +73,13 @@ def calibrate(
     raise TrainingStopped(f"the calibration run failed: {said[-1]}")
 
 
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """That of a process which is to see one GPU: transformers would spread a batch over all, which
+    `finetune.arguments` refuses, as only launchers start a run on several."""
+    first = environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    return {**heap.environment(environ), "CUDA_VISIBLE_DEVICES": first}
+
+
 def short(
     run: TrainSettings, folder: Path, common: Sequence[Row], heaviest: Sequence[Row]
 ) -> dict[str, Any]:
@@ -82,6 +89,8 @@ def short(
         batches = run.gradient_accumulation_steps
     step = run.per_device_train_batch_size * batches
     rows = [*islice(cycle(common), step * (STEPS - 1)), *islice(cycle(heaviest), step)]
+    if run.packing:  # all batches are alike, and `heaviest` are the rows that fill one
+        rows = [*heaviest] * (batches * STEPS)
     write(rows, folder / "train.jsonl")
     chosen = {
         "output_dir": folder / "run",

@@ -60,11 +60,16 @@ def clean(
             dropped.row(reason, row)
         else:
             kept.append(row)
-    kept = _without(kept, duplicates.exact(kept), "exact duplicates", dropped)
-    kept = _without(kept, duplicates.near(kept, near_duplicate), "near duplicates", dropped)
+    kept = distinct(kept, dropped, near_duplicate)
     if outliers:
         kept = _without(kept, outliers(kept), "perplexity outliers", dropped)
     return kept
+
+
+def distinct(rows: Sequence[Row], dropped: Dropped, near_duplicate: float) -> list[Row]:
+    """The rows that do not say what an earlier one says."""
+    kept = _without(rows, duplicates.exact(rows), "exact duplicates", dropped)
+    return _without(kept, duplicates.near(kept, near_duplicate), "near duplicates", dropped)
 
 
 def unseen(rows: Sequence[Row], judged: Judged, dropped: Dropped) -> list[Row]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from finetune.cli_options import AsJson, Config, DryRun, Sets, load
-from kb.errors import BadConfiguration, BadData, GateClosed
+from kb.errors import BadConfiguration, BadData, GateClosed, TrainingStopped
 
 Limit = Annotated[int | None, typer.Option(min=1, help="Items of each file at most.")]
 Adapter = Annotated[Path | None, typer.Option(help="Judge this folder, not the run's result.")]
@@ -112,6 +112,8 @@ def plan(
         typer.echo(showing.plan(made))
     if made.too_little:
         raise BadConfiguration(made.too_little)
+    if made.failed:
+        raise TrainingStopped(made.failed)
 
 
 def _show(counts: dict[str, int], as_json: bool) -> None:

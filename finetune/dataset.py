@@ -1,9 +1,11 @@
 """The story of `finetune data`: sources and knowledge bases -> rows to train on, and an account.
 
-`output_dir/data/` gets train.jsonl, val.jsonl and, last, data.json: where it is, the set is whole.
+`output_dir/data/` gets val.jsonl, train.jsonl and, last, data.json, which names the hashes of both:
+where train.jsonl is, the set is whole (`finetune.trainset` looks).
 Knows nothing of the command line or of models.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -13,17 +15,16 @@ from typing import Any
 from finetune import formats, grounding, made, overlap, passages
 from finetune.bases import Bases
 from finetune.chat import HttpChat
-from finetune.clean import Dropped, Outliers, clean, unseen
+from finetune.clean import Dropped, Outliers, clean, distinct, unseen
 from finetune.data_settings import Knowledge, Source
 from finetune.mix import Group, hold_out, mix
 from finetune.overlap import Judged
 from finetune.questions import Question, given
-from finetune.rows import Row, write
+from finetune.rows import HELD_OUT, MANIFEST, TRAIN, Row, write
 from finetune.settings import TrainSettings
 from kb.durable import replace
 from kb.errors import BadData, TrainingStopped
 
-MANIFEST = "data.json"
 Report = Callable[[str], None]
 
 
@@ -39,7 +40,7 @@ def prepare(
 
     Raises BadData, BadConfiguration, UnknownKnowledgeBase, EngineDown.
     """
-    judged = overlap.read(_evaluations(settings))
+    judged = overlap.read(overlap.evaluations(settings))
     dropped = Dropped()
     groups: list[Group] = []
     sources = []
@@ -51,21 +52,22 @@ def prepare(
         kept = passages.sample(kept, source.most, settings.seed)
         groups.append(Group(_name(source.path, groups), source.role, tuple(kept), source.weight))
         digest = _hash(source.path.read_bytes())
-        sources.append(_account(groups[-1].name, source, digest, len(rows), len(kept)))
+        sources.append(_account(groups[-1].name, source, digest, len(rows)))
     for wanted in settings.data.knowledge:
         report(f"asking {wanted.name}")
         rows, digest = _grounded(wanted, settings, bases, judged, dropped)
         kept = _clean(rows, settings, judged, dropped)
         groups.append(Group(_name(wanted.name, groups), wanted.role, tuple(kept), wanted.weight))
         generation = max((row.origin.generation for row in rows), default=0)
-        account = _account(groups[-1].name, wanted, digest, len(rows), len(kept))
+        account = _account(groups[-1].name, wanted, digest, len(rows))
         sources.append(account | {"generation": generation})
+    groups = _distinct(groups, dropped, settings.data.near_duplicate)
     mixed = mix(groups, settings.data.mix, settings.seed)
     train, val = hold_out(mixed.rows, settings.data.val_size, settings.seed)
     if not train:
         raise BadData(f"no row is left to train on; dropped: {dropped.counts or 'nothing'}")
     account = {
-        "sources": sources,
+        "sources": [s | {"kept": len(g.rows)} for s, g in zip(sources, groups, strict=True)],
         "dropped": dropped.as_json(),
         "mix": mixed.report,
         "abilities": _abilities(mixed.rows),
@@ -74,14 +76,6 @@ def prepare(
         "field_held_out": sum(row.role == "domain" for row in val),
     }
     return account if dry_run else _write(settings.output_dir / "data", train, val, account)
-
-
-def _evaluations(settings: TrainSettings) -> list[Path]:
-    """Everything that the model will be judged on."""
-    judge = settings.eval
-    mine = (judge.questions, judge.grounding, judge.choice, judge.maths, judge.text)
-    several = (settings.data.eval_files, *mine)
-    return list(dict.fromkeys(path for paths in several for path in paths))
 
 
 def _short(rows: Sequence[Row], longest: int | None, dropped: Dropped) -> list[Row]:
@@ -101,17 +95,33 @@ def _clean(
     dropped: Dropped,
     outliers: Outliers | None = None,
 ) -> list[Row]:
-    """Grounded rows of one question are alike on purpose: only twins are dropped there."""
     data = settings.data
-    grounded = any(row.origin.chunks for row in rows)
     kept = clean(
         rows,
         dropped,
         languages=data.languages,
-        near_duplicate=1.0 if grounded else data.near_duplicate,
+        near_duplicate=1.0 if _is_grounded(rows) else data.near_duplicate,
         outliers=outliers,
     )
     return unseen(kept, judged, dropped)
+
+
+def _is_grounded(rows: Sequence[Row]) -> bool:
+    """Such rows of one question are alike on purpose: only twins of one source are dropped."""
+    return any(row.origin.chunks for row in rows)
+
+
+def _distinct(groups: Sequence[Group], dropped: Dropped, near_duplicate: float) -> list[Group]:
+    """What two sources say stays with the first: else a row that is trained on could be held out
+    too. Within a source it was looked for before `most` were drawn."""
+    plain = [group for group in groups if not _is_grounded(group.rows)]
+    if len(plain) < 2:
+        return list(groups)
+    rows = [row for group in plain for row in group.rows]
+    gone = {id(row) for row in rows} - {id(row) for row in distinct(rows, dropped, near_duplicate)}
+    return [
+        dataclasses.replace(g, rows=tuple(r for r in g.rows if id(r) not in gone)) for g in groups
+    ]
 
 
 def _grounded(
@@ -151,16 +161,13 @@ def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _account(
-    name: str, source: Source | Knowledge, digest: str, made: int, kept: int
-) -> dict[str, Any]:
+def _account(name: str, source: Source | Knowledge, digest: str, made: int) -> dict[str, Any]:
     return {
         "name": name,
         "role": source.role,
         "licence": source.licence,
         "sha256": digest,
         "rows": made,
-        "kept": kept,
     }
 
 
@@ -182,9 +189,11 @@ def _write(
 ) -> dict[str, Any]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / MANIFEST).unlink(missing_ok=True)
+        # Whenever this is ended, no rows are left beside those that an earlier set held out.
+        for name in (MANIFEST, TRAIN):
+            (folder / name).unlink(missing_ok=True)
         files = {}
-        for name, rows in (("train.jsonl", train), ("val.jsonl", val)):
+        for name, rows in ((HELD_OUT, val), (TRAIN, train)):
             write(rows, folder / name)
             files[name] = _hash((folder / name).read_bytes())
         account = account | {"files": files}

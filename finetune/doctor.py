@@ -91,14 +91,19 @@ def examine(
     if model.adapter is not None:
         tokens, vocabulary = len(model.tokenizer), model.shape.vocabulary
         found += servable.adapter(model.adapter, tokens=tokens, vocabulary=vocabulary)
-    made, seen = Rendering(), None
+    made, seen, held = Rendering(), None, rows.held_out
     try:
-        renderer = Renderer(model.tokenizer, chat=any(row.messages for row in rows.train))
+        renderer = Renderer(model.tokenizer, chat=rows.chats)
     except BadConfiguration as error:
         found.append(Problem("serious", "template", str(error)))
     else:
-        made = rendering.render(rows.train, renderer, settings.cutoff_len)
-        found += rendering.lengths(made, settings, model.shape, len(rows.train))
+        made = rendering.render(rows.train, renderer, settings)
+        found += rendering.trained(made, settings, model.shape, len(rows.train))
+        if settings.stage != "grpo":  # which holds nothing out
+            judging = {role: rendering.render(h, renderer, settings) for role, h in held.items()}
+            for role, some in judging.items():
+                found += rendering.held_out(some, settings, role, len(held[role]))
+            held = {role: tuple(some.rows) for role, some in judging.items() if some.rows}
         found += inspection.ends(made.rows, made.rendered, set(model.stops))
         found += inspection.prefixes(made.rows, made.rendered, renderer)
         if tokenize:
@@ -109,7 +114,7 @@ def examine(
             seen = outlook.of(settings, model.shape, sized, on)
             found += _memory(settings, model.shape, seen)
     facts = _facts(settings, rows.train, model, seen)
-    found += heldout.missing(settings, rows)
+    found += heldout.missing(settings, rows.train, list(held))
     found += heldout.leaks(settings, rows)
     if live is not None:
         found += _stale(settings, rows.train, live)

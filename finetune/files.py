@@ -4,6 +4,8 @@ Raises BadData naming file and line, or the row of an array. Knows nothing of wh
 """
 
 import json
+import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +62,8 @@ def records(file: Path) -> Iterator[Record]:
     for place, value in _array(file, whole) if array else _lines(file, whole):
         if not isinstance(value, dict):
             raise BadData(f"{file}{place}: is not a JSON object")
+        if _is_torn(value):
+            raise BadData(f"{file}{place}: holds half of a character (a lone \\ud800 to \\udfff)")
         found += 1
         yield Record(file, place, value)
     if not found:
@@ -67,24 +71,36 @@ def records(file: Path) -> Iterator[Record]:
 
 
 def _array(file: Path, whole: str) -> Iterator[tuple[str, Any]]:
-    try:
-        values = json.loads(whole)
-    except json.JSONDecodeError as error:
-        raise BadData(f"{file}:{error.lineno}: not JSON: {error.msg}") from error
-    except RecursionError as error:
-        raise BadData(f"{file}: not JSON that can be read: nested too deep") from error
-    for number, value in enumerate(values, 1):
+    for number, value in enumerate(_parse(file, whole), 1):
         yield f": row {number}", value
 
 
 def _lines(file: Path, whole: str) -> Iterator[tuple[str, Any]]:
     # Not splitlines(): JSON strings may hold U+2028 and other separators as they are.
     for number, line in enumerate(whole.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            yield f":{number}", json.loads(line)
-        except json.JSONDecodeError as error:
-            raise BadData(f"{file}:{number}: not JSON: {error.msg}") from error
-        except RecursionError as error:
-            raise BadData(f"{file}:{number}: not JSON that can be read: nested too deep") from error
+        if line.strip():
+            yield f":{number}", _parse(file, line, number)
+
+
+def _parse(file: Path, written: str, first: int = 1) -> Any:
+    """JSON that begins in line `first` of a file."""
+    try:
+        return json.loads(written)
+    except json.JSONDecodeError as error:
+        raise BadData(f"{file}:{first + error.lineno - 1}: not JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise BadData(f"{file}:{first}: not JSON that can be read: nested too deep") from error
+    except ValueError as error:  # no other kind has a name of its own: Python limits integers
+        most = sys.get_int_max_str_digits()
+        before = re.split(rf"\d{{{most + 1}}}", written, maxsplit=1)[0]
+        line = first + before.count("\n")
+        raise BadData(f"{file}:{line}: not JSON that can be read: too many digits") from error
+
+
+def _is_torn(value: Object) -> bool:
+    """Whether a text holds what no encoding can write: JSON may escape half of a pair."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False

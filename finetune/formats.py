@@ -39,8 +39,11 @@ def rows(source: Source) -> Iterator[Row]:
     if is_text(source.path):
         if source.format not in ("auto", "text"):
             raise BadData(f"{source.path}: is plain text, not {source.format}")
+        number = 0
         for number, block in enumerate(blocks(text(source.path)), 1):
             yield _row(source, f": block {number}", {"text": block})
+        if not number:
+            raise BadData(f"{source.path}: holds no text")
         return
     rated: list[tuple[Record, feedback.Rated]] = []
     for record in records(source.path):
@@ -69,8 +72,8 @@ def detect(value: Object) -> Format | None:
 
 
 def blocks(whole: str, most: int = BLOCK) -> Iterator[str]:
-    """Paragraphs gathered into blocks of at most `most` characters; a paragraph that is longer is
-    cut between sentences, and a sentence that is longer still is left out."""
+    """Paragraphs gathered into blocks of at most `most` characters; what is longer is cut: a
+    paragraph between sentences, a sentence between words, a word between characters."""
     held = ""
     for part in _parts(whole, most):
         if held and len(held) + 1 + len(part) > most:
@@ -90,14 +93,24 @@ def _parts(whole: str, most: int) -> Iterator[str]:
             continue
         held = ""
         for start, end in sentences(paragraph):
-            sentence = paragraph[start:end]
-            if held and len(held) + 1 + len(sentence) > most:
-                yield held
-                held = ""
-            if len(sentence) <= most:
-                held = f"{held} {sentence}" if held else sentence
+            for piece in _pieces(paragraph[start:end], most):
+                if held and len(held) + 1 + len(piece) > most:
+                    yield held
+                    held = ""
+                held = f"{held} {piece}" if held else piece
         if held:
             yield held
+
+
+def _pieces(sentence: str, most: int) -> Iterator[str]:
+    """Of at most `most` characters: as many whole words as fit, or as much of one."""
+    rest = sentence
+    while len(rest) > most:
+        at = rest.rfind(" ", 1, most + 1)
+        yield rest[: at if at > 0 else most].rstrip()
+        rest = rest[at if at > 0 else most :].lstrip()
+    if rest:
+        yield rest
 
 
 def _alpaca(value: Object) -> Iterator[Fields]:
@@ -249,7 +262,8 @@ def _tagged(turn: Any, who: str, what: str) -> Message:
         raise ValueError(f"{who} {turn[who]!r} is none of {', '.join(_ROLES)}")
     said = turn.get(what)
     if isinstance(said, list):  # OpenAI's parts
-        said = "".join(p.get("text", "") for p in said if isinstance(p, dict))
+        parts = [p.get("text", "") if isinstance(p, dict) else p for p in said]
+        said = "".join(parts) if all(isinstance(p, str) for p in parts) else None
     return _turn(role, said)
 
 

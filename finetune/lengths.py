@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, cycle, islice
 
 from finetune.batches import LengthGrouped
 from finetune.memory import Batch
@@ -43,13 +44,17 @@ def heaviest(rows: Sequence[Sized], run: TrainSettings, weigh: Weigh) -> tuple[B
     """The batch that needs most memory, and its rows: not always the longest, as the logits of
     trained tokens weigh too. `rows`: at least one.
 
-    Packed rows have no batch of their own: every sequence is as long as may be.
+    Packed rows have no batch of their own: every sequence is as long as may be, and what fills so
+    many of them is given, rows repeated if need be.
     """
     if run.packing:
         share = sum(one.trained for one in rows) / sum(one.tokens for one in rows)
         size = run.per_device_train_batch_size
         trained = round(size * run.cutoff_len * share)
-        return Batch(size, run.cutoff_len, trained), [one.row for one in rows]
+        filling = accumulate((one.tokens for one in cycle(rows)), initial=0)
+        count = next(n for n, held in enumerate(filling) if held >= size * run.cutoff_len)
+        full = [one.row for one in islice(cycle(rows), count)]
+        return Batch(size, run.cutoff_len, trained), full
     worst = max(_batches(rows, run), key=lambda some: weigh(batch(some, run)))
     return batch(worst, run), [one.row for one in worst]
 

@@ -20,7 +20,7 @@ class Outlook:
     machine: Machine
     batch: Batch
     heaviest: tuple[Row, ...]
-    """The rows of `batch`."""
+    """The rows of `batch`; packed, as many as fill it."""
     common: tuple[Row, ...]
     """As many of common length."""
     run: Estimate

@@ -13,6 +13,7 @@ from pathlib import Path
 from finetune import files
 from finetune.noise import whole
 from finetune.rows import Row
+from finetune.settings import TrainSettings
 from kb.errors import BadData
 from kb.words import CJK
 
@@ -58,6 +59,14 @@ class Judged:
         return self.holds(whole(row))
 
 
+def evaluations(settings: TrainSettings) -> list[Path]:
+    """Everything that the model will be judged on."""
+    judge = settings.eval
+    mine = (judge.questions, judge.grounding, judge.choice, judge.maths, judge.text)
+    several = (settings.data.eval_files, *mine)
+    return list(dict.fromkeys(path for paths in several for path in paths))
+
+
 def read(paths: Sequence[Path]) -> Judged:
     """What the files at `paths` ask and show: items of grounding, questions, multiple choice, or
     plain text. Raises BadData."""
@@ -67,7 +76,10 @@ def read(paths: Sequence[Path]) -> Judged:
             judged.add(files.text(path))
             continue
         for record in files.records(path):
-            said = list(_texts(record.value))
+            try:
+                said = list(_texts(record.value))
+            except ValueError as error:
+                raise BadData(f"{record.where}: {error}") from error
             if not said:
                 raise BadData(f"{record.where}: has neither question, text, prompt nor messages")
             for text in said:
@@ -79,12 +91,20 @@ def _texts(value: files.Object) -> Iterator[str]:
     for key in ("question", "text", "prompt", "question_en", "question_zh"):
         if isinstance(value.get(key), str):
             yield value[key]
-    for turn in value.get("messages") or []:
+    for turn in _objects(value, "messages"):
         yield str(turn.get("content", ""))
-    gold = {str(i) for i in value.get("gold") or []}
-    for passage in value.get("passages") or []:
+    named = value.get("gold")
+    gold = {str(i) for i in (named if isinstance(named, list) else [named])}
+    for passage in _objects(value, "passages"):
         if "gold" not in value or str(passage.get("id")) in gold:
             yield str(passage.get("text", ""))
+
+
+def _objects(value: files.Object, key: str) -> list[files.Object]:
+    found = value.get(key) or []
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise ValueError(f"{key}: must be a list of objects")
+    return found
 
 
 def _words(text: str) -> list[str]:

@@ -27,7 +27,7 @@ class Parts:
 
     @property
     def renderer(self) -> Renderer:
-        return Renderer(self.tokenizer, chat=any(row.messages for row in self.rows.train))
+        return Renderer(self.tokenizer, chat=self.rows.chats)
 
 
 Ready = tuple[Trainer, Ledger]

@@ -126,7 +126,8 @@ def _items(path: Path, wanted: Knowledge) -> tuple[list[Passage], list[Question]
     asked = []
     for record in files.records(path):
         names = {}
-        for shown in record.value.get("passages") or []:
+        several = record.value.get("passages") or []
+        for shown in several if isinstance(several, list) else [several]:
             if not isinstance(shown, dict) or not isinstance(shown.get("text"), str):
                 raise BadData(f"{record.where}: passages: must be objects with id and text")
             digest = hashlib.sha256(shown["text"].encode()).hexdigest()[:8]

@@ -18,7 +18,7 @@ from finetune.memory import Machine
 from finetune.outlook import Outlook, gb
 from finetune.problems import Problem
 from finetune.settings import TrainSettings
-from kb.errors import BadData
+from kb.errors import BadData, TrainingStopped
 
 Report = Callable[[str], None]
 Calibrate = Callable[[TrainSettings, Outlook], Calibration]
@@ -34,6 +34,8 @@ class Plan:
     measured: Calibration | None = None
     seconds: float | None = None
     """Of the whole run; None where nothing was measured."""
+    failed: str = ""
+    """Why not, if the steps could not be run."""
 
     @property
     def too_little(self) -> str:
@@ -44,8 +46,7 @@ class Plan:
 def plan(
     settings: TrainSettings, model: Model, on: Machine, measure: Calibrate | None = None
 ) -> Plan:
-    """Advise; with `measure`, after a few steps. Raises BadData for rows that cannot be trained on,
-    TrainingStopped if the steps could not be run."""
+    """Advise; with `measure`, after a few steps. Raises BadData if no row can be trained on."""
     found = doctor.examine(settings, model, on=on)
     seen = found.outlook
     if seen is None:
@@ -53,7 +54,10 @@ def plan(
     made = tuple(advice.advise(found.facts, seen))
     if measure is None or not seen.enough:
         return Plan((*made, _unmeasured(seen)), found.problems, seen)
-    measured = measure(settings, seen)
+    try:
+        measured = measure(settings, seen)
+    except TrainingStopped as error:  # what is known without the steps is worth telling
+        return Plan((*made, _unmeasured(seen)), found.problems, seen, failed=str(error))
     seconds = _seconds(settings, found, measured)
     line = _time(settings, found, seconds, measured)
     return Plan((*made, line), found.problems, seen, measured, seconds)
@@ -84,7 +88,8 @@ def _rows(settings: TrainSettings, found: Diagnosis) -> float:
     """That a run sees, each as often as it sees it."""
     if settings.max_steps > 0:
         step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-        return settings.max_steps * step
+        packed = settings.cutoff_len * found.ledger.rendered / found.ledger.tokens
+        return settings.max_steps * step * (packed if settings.packing else 1)
     return settings.num_train_epochs * found.ledger.rendered
 
 

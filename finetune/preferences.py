@@ -16,7 +16,10 @@ from finetune import trainset
 from finetune.arguments import arguments
 from finetune.parts import Parts, Ready, Run
 from finetune.render import IGNORED, Ledger, Rendered
-from kb.errors import BadData
+from finetune.rows import Role
+
+Pair = dict[str, list[int]]
+Held = dict[Role, list[Pair]]
 
 
 class Preferring(Run, DPOTrainer):
@@ -32,70 +35,50 @@ class Rewarding(Run, RewardTrainer):
 
 def preferring(parts: Parts) -> Ready:
     """dpo: the last answer against the rejected one, held near to where the model began."""
-    (train, *held), ledger = pairs(parts)
-    args = arguments(
-        DPOConfig,
-        parts.settings,
-        bf16=parts.bf16,
-        held=list(parts.rows.held_out),
-        beta=parts.settings.beta,
-        max_length=None,
-    )
-    return _trl(Preferring, parts, args, train, held), ledger
+    train, held, ledger = pairs(parts)
+    more = {"beta": parts.settings.beta}
+    return _trl(Preferring, DPOConfig, parts, train, held, **more), ledger
 
 
 def rewarding(parts: Parts) -> Ready:
     """rm: a score for whole conversations, the better above the worse."""
-    (train, *held), ledger = pairs(parts)
+    train, held, ledger = pairs(parts)
+    whole = {role: _whole(some) for role, some in held.items()}
+    return _trl(Rewarding, RewardConfig, parts, _whole(train), whole), ledger
+
+
+def _trl(
+    kind: Any, config: Any, parts: Parts, train: list[Pair], held: Held, **more: Any
+) -> Trainer:
     args = arguments(
-        RewardConfig,
-        parts.settings,
-        bf16=parts.bf16,
-        held=list(parts.rows.held_out),
-        max_length=None,
+        config, parts.settings, bf16=parts.bf16, held=list(held), max_length=None, **more
     )
-    whole = [
-        [{k: one["prompt_ids"] + one[k] for k in ("chosen_ids", "rejected_ids")} for one in some]
-        for some in (train, *held)
-    ]
-    return _trl(Rewarding, parts, args, whole[0], whole[1:]), ledger
-
-
-def _trl(kind: Any, parts: Parts, args: Any, train: Any, held: Sequence[Any]) -> Trainer:
-    roles = dict(zip(parts.rows.held_out, held, strict=True))
     trainer = kind(
         model=parts.model,
         args=args,
         train_dataset=Dataset.from_list(train),
-        eval_dataset={role: Dataset.from_list(some) for role, some in roles.items()} or None,
+        eval_dataset={role: Dataset.from_list(some) for role, some in held.items()} or None,
         processing_class=parts.tokenizer,
     )
     assert isinstance(trainer, Trainer)
     return trainer
 
 
-Pair = dict[str, list[int]]
+def pairs(parts: Parts) -> tuple[list[Pair], Held, Ledger]:
+    """prompt_ids, chosen_ids, rejected_ids of the rows to train on and of each held-out role: those
+    of which both answers fit. Raises BadData as `trainset.tokens` does."""
+    settings, renderer = parts.settings, parts.renderer
+    kept, ledger = trainset.tokens(parts.rows.train, renderer, settings)
+    held = trainset.held_out(parts.rows, renderer, settings, ledger)
+    return _pairs(kept), {role: _pairs(some) for role, some in held.items()}, ledger
 
 
-def pairs(parts: Parts) -> tuple[list[list[Pair]], Ledger]:
-    """prompt_ids, chosen_ids, rejected_ids of the rows to train on and of each held-out role.
+def _pairs(rows: Sequence[Rendered]) -> list[Pair]:
+    return [pair(one, one.worse) for one in rows if one.worse]
 
-    Raises BadData as `trainset.tokens` does: the longer of both answers counts.
-    """
-    every: list[list[Pair]] = []
-    ledger = Ledger()
-    for some in (parts.rows.train, *parts.rows.held_out.values()):
-        better, mine = trainset.tokens(some, parts.renderer, parts.settings)
-        if not every:
-            ledger = mine
-        worse, _ = trainset.tokens([row.worse for row in some], parts.renderer, parts.settings)
-        if len(better) != len(some) or len(worse) != len(some):
-            raise BadData(
-                f"a row is longer than cutoff_len; stage {parts.settings.stage} leaves none out:"
-                f" {next(iter(mine.too_long), 'its rejected answer')}"
-            )
-        every.append([pair(*both) for both in zip(better, worse, strict=True)])
-    return every, ledger
+
+def _whole(some: Sequence[Pair]) -> list[Pair]:
+    return [{k: one["prompt_ids"] + one[k] for k in ("chosen_ids", "rejected_ids")} for one in some]
 
 
 def pair(better: Rendered, worse: Rendered) -> Pair:

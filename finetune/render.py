@@ -7,7 +7,7 @@ long is refused and counted. Knows nothing of trainers.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -24,6 +24,12 @@ class Rendered:
 
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
+    worse: "Rendered | None" = None
+    """The same with the rejected answer, where a stage compares."""
+
+    @property
+    def longest(self) -> int:
+        return max(len(self.input_ids), self.worse.longest if self.worse else 0)
 
     @property
     def trained(self) -> int:
@@ -42,11 +48,16 @@ class Ledger:
     trained_tokens: int = 0
     longest: int = 0
 
-    def add(self, one: Rendered) -> None:
+    def fits(self, row: Row, one: Rendered, most: int) -> bool:
+        """Count a row; whether it is of at most `most` tokens, of a pair both."""
+        if one.longest > most:
+            self.too_long.append(f"{row.origin.source}: {one.longest} tokens, limit {most}")
+            return False
         self.rendered += 1
         self.tokens += len(one.input_ids)
         self.trained_tokens += one.trained
-        self.longest = max(self.longest, len(one.input_ids))
+        self.longest = max(self.longest, one.longest)
+        return True
 
 
 class Renderer:
@@ -70,8 +81,11 @@ class Renderer:
         assert isinstance(text, str)
         return text
 
-    def row(self, row: Row) -> Rendered:
-        """Raises BadData if the template does not show an answer as it was written."""
+    def row(self, row: Row, *, pairs: bool = False) -> Rendered:
+        """`pairs`: with its rejected answer. Raises BadData if the template does not show an answer
+        as it was written."""
+        if pairs:
+            return replace(self.row(row), worse=self.row(row.worse))
         return self.plain(row.text) if row.text else self.chat(row.messages, row.origin.source)
 
     def plain(self, text: str) -> Rendered:
@@ -114,17 +128,10 @@ class Renderer:
         return spans
 
 
-def render(rows: Sequence[Row], renderer: Renderer, most: int) -> tuple[list[Rendered], Ledger]:
+def render(
+    rows: Sequence[Row], renderer: Renderer, most: int, *, pairs: bool = False
+) -> tuple[list[Rendered], Ledger]:
     """All rows of at most `most` tokens, in order; the ledger names the others."""
     ledger = Ledger()
-    out = []
-    for row in rows:
-        one = renderer.row(row)
-        if len(one.input_ids) > most:
-            ledger.too_long.append(
-                f"{row.origin.source}: {len(one.input_ids)} tokens, limit {most}"
-            )
-            continue
-        ledger.add(one)
-        out.append(one)
-    return out, ledger
+    made = ((row, renderer.row(row, pairs=pairs)) for row in rows)
+    return [one for row, one in made if ledger.fits(row, one, most)], ledger

@@ -22,6 +22,9 @@ from kb.settings import Section
 Role = Literal["domain", "general", "replay"]
 """What a row is for: the field's own; general abilities; text of the kind the model grew up on."""
 
+TRAIN, HELD_OUT, MANIFEST = "train.jsonl", "val.jsonl", "data.json"
+"""Of a set: rows to train on, rows held out, and the account of `finetune data`."""
+
 MOST_CHARACTERS = 200_000
 """Of one row; more is a file in the wrong place, not a row."""
 

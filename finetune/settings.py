@@ -183,8 +183,9 @@ def load(
     file: Path, sets: Sequence[str] = (), environ: Mapping[str, str] = os.environ
 ) -> TrainSettings:
     """Read YAML, with `--set key=value` (dots go into sections) over it, and `${NAME}` from the
-    environment. Relative paths are taken from the file's folder. Raises BadConfiguration that
-    names file and key."""
+    environment. Relative paths are taken from the file's folder, but for the base's: a release is
+    held against `[engine] model` by the name that is written. Raises BadConfiguration that names
+    file and key."""
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -68,10 +68,8 @@ def build(parts: Parts) -> Ready:
     kept, ledger = trainset.tokens(parts.rows.train, renderer, settings)
     packing = settings.packing
     train = batches.packed(kept, settings.cutoff_len) if packing else batches.examples(kept)
-    held = {
-        role: batches.examples(by_length(trainset.tokens(some, renderer, settings)[0]))
-        for role, some in parts.rows.held_out.items()
-    }
+    some = trainset.held_out(parts.rows, renderer, settings, ledger)
+    held = {role: batches.examples(by_length(rows)) for role, rows in some.items()}
     args = arguments(TrainingArguments, settings, bf16=parts.bf16, held=list(held))
     group = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     order = batches.LengthGrouped([len(x["input_ids"]) for x in train], group, settings.seed)

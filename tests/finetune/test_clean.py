@@ -13,6 +13,7 @@ from finetune.language import language
 from finetune.overlap import Judged, read
 from finetune.perplexity import Perplexity
 from finetune.rows import Message, Origin, Row
+from kb.errors import BadData
 from tests.finetune.shared import shared
 
 LONG = "The committee shall publish its report within thirty days of the end of the inquiry."
@@ -162,6 +163,32 @@ def test_gold_passages_count_and_other_passages_of_an_item_do_not(tmp_path: Path
     )
     assert dropped.counts == {"overlap with the evaluation": 2}
     assert not judged.overlaps(row("Of it: monks who came from afar and left no box at all."))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"messages": ["a"]}', "messages: must be a list of objects"),
+        ('{"messages": 5}', "messages: must be a list of objects"),
+        ('{"question": "Why is it so?", "passages": {"a": "b"}}', "passages: must be a list"),
+    ],
+)
+def test_an_evaluation_file_of_another_shape_is_refused_with_its_line(
+    tmp_path: Path, line: str, said: str
+) -> None:
+    file = tmp_path / "judged.jsonl"
+    file.write_text(f'{{"question": "Who?"}}\n{line}', encoding="utf-8")
+    with pytest.raises(BadData, match=rf"judged\.jsonl:2: {said}"):
+        read([file])
+
+
+def test_one_gold_passage_may_be_named_without_a_list(tmp_path: Path) -> None:
+    file = tmp_path / "judged.jsonl"
+    file.write_text(
+        f'{{"question": "Why?", "gold": "ab", "passages": [{{"id": "ab", "text": "{PASSAGE}"}}]}}',
+        encoding="utf-8",
+    )
+    assert read([file]).overlaps(row(PASSAGE))
 
 
 def test_the_gold_paragraphs_of_grounding_mix_are_found_in_xquad() -> None:

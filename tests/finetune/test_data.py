@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune import cli, cli_data
+from finetune import cli, cli_data, trainset
 from finetune.bases import Bases
 from finetune.dataset import MANIFEST, prepare
 from finetune.mix import family
-from finetune.rows import read
+from finetune.rows import read, write
 from finetune.settings import TrainSettings, load
 from kb.errors import BadConfiguration, BadData, TrainingStopped, UnknownKnowledgeBase
 from kb.judging import markers
@@ -147,6 +147,51 @@ def test_an_interrupted_run_leaves_no_manifest(home: Path) -> None:
     assert not (home / "run" / "data" / MANIFEST).exists()
 
 
+@pytest.mark.parametrize("killed_at", ["train.jsonl", "val.jsonl"])
+def test_an_interrupted_run_leaves_no_rows_beside_others_held_out(
+    home: Path, monkeypatch: pytest.MonkeyPatch, killed_at: str
+) -> None:
+    run(home, **WHOLE)
+
+    def killed(rows: Any, file: Path) -> int:
+        if file.name == killed_at:
+            raise KeyboardInterrupt
+        return write(rows, file)
+
+    monkeypatch.setattr("finetune.dataset.write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(home, **WHOLE)
+    with pytest.raises(BadData, match=r"train\.jsonl: is not there; run `finetune data`"):
+        trainset.load(settings(home))
+
+
+def test_rows_are_those_of_the_account_beside_them(home: Path) -> None:
+    account = run(home, **WHOLE)
+    folder = home / "run" / "data"
+    assert trainset.load(settings(home)).account == account
+    named = settings(home).model_copy(update={"dataset": folder})
+    assert trainset.load(named).account == account
+    (folder / "mine.jsonl").write_bytes((folder / "train.jsonl").read_bytes())
+    mine = named.model_copy(update={"dataset": folder / "mine.jsonl"})
+    assert trainset.load(mine).account is None
+    changed = (folder / "train.jsonl").read_text(encoding="utf-8").split("\n", 1)[1]
+    (folder / "train.jsonl").write_text(changed, encoding="utf-8")
+    for chosen in (settings(home), named):
+        with pytest.raises(BadData, match=r"run `finetune data` again, or delete data\.json"):
+            trainset.load(chosen)
+    (folder / MANIFEST).unlink()
+    assert trainset.load(settings(home)).account is None
+
+
+@pytest.mark.parametrize("other", ["[]", '{"instruction": "a"}', "no JSON"])
+def test_a_folder_of_ones_own_may_hold_another_data_json(home: Path, other: str) -> None:
+    run(home, **WHOLE)
+    folder = (home / "run" / "data").rename(home / "mine")
+    (folder / MANIFEST).write_text(other, encoding="utf-8")
+    brought = settings(home).model_copy(update={"dataset": folder})
+    assert trainset.load(brought).train and trainset.load(brought).account is None
+
+
 def test_what_the_model_is_judged_on_is_in_no_row(home: Path) -> None:
     judged = home / "judged.jsonl"
     judged.write_text(json.dumps(ITEMS[3]) + "\n" + json.dumps(ITEMS[5]), encoding="utf-8")
@@ -165,6 +210,26 @@ def test_rows_longer_than_asked_and_beyond_the_number_asked_are_not_taken(home: 
     account = run(home, sources=[{"path": "alpaca.json", "longest": 60}])
     assert account["dropped"]["longer than asked"]["count"] == 1
     assert sum(account["rows"].values()) == len(ALPACA)
+
+
+def test_a_row_of_two_sources_stays_with_the_first_and_is_on_one_side(home: Path) -> None:
+    longer = [" ".join(f"word{n}x{i}" for i in range(40)) for n in range(30)]
+    said = [{"instruction": f"Tell {n}.", "output": text} for n, text in enumerate(longer)]
+    nearly = [one | {"output": f"{one['output']} more"} for one in said]
+    for name, values in (("a", said), ("b", [*said, *ALPACA]), ("c", nearly)):
+        (home / f"{name}.json").write_text(json.dumps(values), encoding="utf-8")
+    sources = [{"path": "b.json", "most": 20}, {"path": "a.json"}, {"path": "c.json"}]
+    account = run(home, sources=sources, knowledge=[WHOLE["knowledge"][0]], val_size=0.3)
+    folder = home / "run" / "data"
+    both = [*read(folder / "train.jsonl"), *read(folder / "val.jsonl")]
+    texts = sorted(r.reply.removesuffix(" more") for r in both if r.reply.startswith("word"))
+    assert texts == sorted(longer)
+    kept = {s["name"]: s["kept"] for s in account["sources"]}
+    assert kept["b.json"] == 20 and kept["a.json"] > 10 and kept["c.json"] == 0
+    of_b = sum(r.origin.source.startswith("b.json") and "word" in r.reply for r in both)
+    assert account["dropped"]["exact duplicates"]["count"] == of_b
+    assert account["dropped"]["near duplicates"]["count"] == 30
+    assert account["mix"]["sources"]["a.json"]["had"] == kept["a.json"] == 30 - of_b
 
 
 def test_nothing_left_is_an_error_that_says_why(home: Path) -> None:
@@ -214,6 +279,7 @@ def test_the_environment_stands_in_paths(home: Path) -> None:
             "gold names 'z'",
         ),
         ({"question": "Why?", "answers": ["x"], "passages": ["b"]}, "must be objects"),
+        ({"question": "Why?", "answers": ["x"], "passages": 5}, "must be objects"),
     ],
 )
 def test_a_bad_item_is_refused_with_file_and_line(home: Path, line: Any, said: str) -> None:

@@ -162,9 +162,35 @@ def test_too_many_long_rows_are_serious_and_few_are_counted(
     assert "1 rows (7.7%) are longer" in serious(look(settings))["length"]
     allowed = settings.model_copy(update={"max_too_long": 0.1})
     found = look(allowed)
-    assert not found.serious and found.ledger.too_long == [
-        p.text.split(": ")[1].split(";")[0] for p in found.problems if p.check == "length"
-    ]
+    (told,) = (p.text for p in found.problems if p.check == "length")
+    (counted,) = found.ledger.too_long
+    assert not found.serious and f": {counted}; max_too_long allows" in told
+
+
+def test_rejected_answers_count_where_a_stage_compares(tiny_model: Path, tmp_path: Path) -> None:
+    pairs = [*rows(12, rejected="no"), row(0, rejected="no" * 200)]
+    settings = run(tmp_path, tiny_model, pairs, stage="dpo", cutoff_len=128)
+    assert "1 rows (7.7%) are longer" in serious(look(settings))["length"]
+    assert not look(settings.model_copy(update={"max_too_long": 0.1})).serious
+    assert not look(settings.model_copy(update={"stage": "sft"})).serious
+
+
+def test_held_out_rows_are_looked_at_as_train_will(tiny_model: Path, tmp_path: Path) -> None:
+    settings = run(tmp_path, tiny_model, cutoff_len=256)
+    long = said("Why?", "because " * 300)
+    write([row(0), long, long.model_copy(update={"role": "general"})], tmp_path / "data/val.jsonl")
+    found = look(settings)
+    told = [(p.severity, p.text) for p in found.problems if p.check == "length"]
+    assert [severity for severity, _ in told] == ["note", "note"]
+    assert "1 of 2 held-out rows (domain) are longer than cutoff_len 256" in told[0][1]
+    assert "none of them is left" in told[1][1] and "made.jsonl:99" in told[1][1]
+    write([long], tmp_path / "data/val.jsonl")
+    assert [p.severity for p in look(settings).problems if p.check == "held out"] == ["warning"]
+    hidden = tiny.CHATML.replace("message['content']", "message['content'] | replace('zq', '')")
+    model = with_template(tiny_model, tmp_path / "model", hidden)
+    other = run(tmp_path / "run", model)
+    write([said("Why?", "zq of course")], tmp_path / "run/data/val.jsonl")
+    assert "1 held-out rows (domain) cannot be rendered: " in serious(look(other))["template"]
 
 
 def test_a_model_without_a_template_is_serious(tiny_model: Path, tmp_path: Path) -> None:
@@ -180,12 +206,15 @@ def test_a_model_without_a_template_is_serious(tiny_model: Path, tmp_path: Path)
     assert "no chat template" in serious(look(run(tmp_path / "run", model)))["template"]
 
 
-def test_rows_that_hold_what_is_judged_are_serious(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["choice", "grounding", "maths", "text"])
+def test_rows_that_hold_what_is_judged_are_serious(
+    tiny_model: Path, tmp_path: Path, key: str
+) -> None:
     question = "Who decides what is done at night when the chief of the ward is not there?"
     items = tmp_path / "items.jsonl"
     items.write_text(json.dumps({"question": question}), encoding="utf-8")
     settings = run(
-        tmp_path, tiny_model, [*rows(), said(question, "The deputy.")], eval={"choice": [items]}
+        tmp_path, tiny_model, [*rows(), said(question, "The deputy.")], eval={key: [items]}
     )
     assert "1 rows hold what the model will be judged on" in serious(look(settings))["overlap"]
 

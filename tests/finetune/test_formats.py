@@ -117,6 +117,10 @@ def test_legacy_encodings_are_read(tmp_path: Path, encoding: str) -> None:
         ({"question": "Why?", "answers": []}, "one or more texts"),
         ({"question": "Why?", "answers": ["x"], "passages": []}, "under knowledge"),
         ({"colour": "red"}, "no known format has these keys: colour"),
+        ({"messages": [{"role": "user", "content": [{"text": 5}]}]}, "user says must be text"),
+        ('{"instruction": "a", "output": "b \\ud83d c"}', "half of a character"),
+        ('{"instruction": "a", "output": "b", "system": "\\udc00"}', "half of a character"),
+        (f'{{"instruction": "a", "output": {"1" * 5_000}}}', "too many digits"),
         ({"text": "x" * (MOST_CHARACTERS + 1)}, "more than"),
     ],
 )
@@ -134,6 +138,17 @@ def test_a_broken_array_is_refused_with_its_line_or_row(tmp_path: Path) -> None:
     file.write_text(json.dumps([ALPACA, {"instruction": "a"}]), encoding="utf-8")
     with pytest.raises(BadData, match=r"data\.json: row 2: output is missing"):
         read(file)
+    file.write_text(f'[\n{{"a": "12"}},\n{{"b": {"1" * 5_000}}}]', encoding="utf-8")
+    with pytest.raises(BadData, match=r"data\.json:3: .*too many digits"):
+        read(file)
+    file.write_text(json.dumps([ALPACA, ALPACA | {"output": "\udc00"}]), encoding="utf-8")
+    with pytest.raises(BadData, match=r"data\.json: row 2: .*half of a character"):
+        read(file)
+
+
+def test_whole_characters_may_be_written_as_pairs(tmp_path: Path) -> None:
+    (row,) = read(lines(tmp_path, json.dumps(ALPACA | {"output": "\N{GRINNING FACE}"})))
+    assert row.reply == "\N{GRINNING FACE}"
 
 
 @pytest.mark.parametrize(
@@ -146,6 +161,10 @@ def test_a_file_without_rows_is_named(tmp_path: Path, raw: bytes, reason: str) -
         read(file)
     with pytest.raises(BadData, match=r"none\.jsonl: No such file"):
         read(tmp_path / "none.jsonl")
+    for text in ("", " \n\n"):
+        (tmp_path / "plain.txt").write_text(text, encoding="utf-8")
+        with pytest.raises(BadData, match=r"plain\.txt: holds no text"):
+            read(tmp_path / "plain.txt")
 
 
 def test_plain_text_becomes_blocks_of_bounded_size_and_loses_no_sentence(tmp_path: Path) -> None:
@@ -156,7 +175,17 @@ def test_plain_text_becomes_blocks_of_bounded_size_and_loses_no_sentence(tmp_pat
     made = read(file)
     assert len(made) > 1 and all(len(r.text) <= BLOCK for r in made)
     assert " ".join(" ".join(r.text for r in made).split()) == " ".join(text.split())
-    assert list(blocks("x" * (BLOCK + 1))) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["word " * 1000, "中" * 5000, "x" * (BLOCK + 1), f"Short. {'y' * 4000} {'word ' * 900}. End."],
+)
+def test_text_without_a_place_to_cut_is_cut_at_words_or_characters(text: str) -> None:
+    made = list(blocks(text))
+    assert all(len(block) <= BLOCK for block in made)
+    assert "".join("".join(made).split()) == "".join(text.split())
+    assert {word for block in made for word in block.split() if word[0] == "w"} <= {"word", "word."}
 
 
 def test_a_calculators_notes_are_left_out_and_the_result_is_kept(tmp_path: Path) -> None:

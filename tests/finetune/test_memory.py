@@ -219,8 +219,18 @@ def test_the_heaviest_batch_is_one_that_the_run_takes() -> None:
 def test_packed_rows_make_sequences_as_long_as_may_be() -> None:
     settings = run(packing=True, cutoff_len=64, per_device_train_batch_size=3)
     rows = sizes(40, 20, 20, trained=10)
-    batch, _ = lengths.heaviest(rows, settings, lambda batch: batch.tokens)
+    batch, held = lengths.heaviest(rows, settings, lambda batch: batch.tokens)
     assert batch == Batch(3, 64, round(3 * 64 * 30 / 80))
+    taken = [int(r.origin.source.split(":")[1]) for r in held]
+    assert taken == [
+        0,
+        1,
+        2,
+        0,
+        1,
+        2,
+        0,
+    ]  # 200 tokens fill 3 x 64, and without the last they do not
 
 
 def test_common_rows_are_where_half_of_the_tokens_are_longer() -> None:

@@ -1,25 +1,29 @@
 """`finetune plan`: every line has its rule, what cannot fit is said, what is measured is shown."""
 
 import json
-from dataclasses import replace
+import subprocess
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from finetune import advice, cli, device, outlook, showing
+from finetune import advice, cli, device, outlook, showing, trainset
 from finetune.advice import Advice, choose
 from finetune.base_model import known
+from finetune.batches import packed
 from finetune.calibrate import Calibration, calibrate, measure, short
 from finetune.facts import Counts, Facts
 from finetune.lengths import Sized
 from finetune.memory import GB, Machine
 from finetune.outlook import Outlook
 from finetune.plan import Plan, plan
+from finetune.render import Renderer
 from finetune.rules import RULES
 from finetune.settings import TrainSettings
 from kb.errors import BadData, TrainingStopped
+from tests.finetune import tiny
 from tests.finetune.small_runs import row, rows, run
 from tests.finetune.test_memory import llama
 
@@ -249,6 +253,72 @@ def test_steps_that_fail_say_why(tiny_model: Path, tmp_path: Path) -> None:
     settings = run(tmp_path, tiny_model, optim="no_such_optimizer")
     with pytest.raises(TrainingStopped, match="no_such_optimizer"):
         calibrate(settings, tmp_path, rows(2), rows(2))
+
+
+@pytest.mark.parametrize(
+    ("seen", "given"),
+    [(None, "0"), ("", ""), ("-1", "-1"), ("2,3", "2"), ("GPU-ab, GPU-cd", "GPU-ab")],
+)
+def test_a_calibration_sees_one_gpu(
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seen: str | None,
+    given: str,
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if seen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    said = []
+
+    def ran(*args: Any, env: dict[str, str], **more: Any) -> subprocess.CompletedProcess[str]:
+        said.append(env["CUDA_VISIBLE_DEVICES"])
+        return subprocess.CompletedProcess([], 0, f"calibration: {json.dumps(asdict(MEASURED))}")
+
+    monkeypatch.setattr(subprocess, "run", ran)
+    assert calibrate(run(tmp_path, tiny_model), tmp_path, rows(2), rows(2)) == MEASURED
+    assert said == [given]
+
+
+def test_the_plan_is_printed_where_the_steps_failed(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*args: Any) -> Calibration:
+        raise TrainingStopped("the calibration run failed: no")
+
+    free(64 * GB, monkeypatch)
+    monkeypatch.setattr("finetune.plan.calibrate", fails)
+    assert called("plan", str(config), "--json", monkeypatch=monkeypatch) == 1
+    out, said = capsys.readouterr()
+    assert json.loads(out)["measured"] is None and "the calibration run failed: no" in said
+    assert json.loads(out)["lines"][-1]["why"] == "nothing was measured"
+
+
+@pytest.mark.parametrize("count", [3, 300])
+def test_packed_rows_are_measured_in_full_packs(
+    tiny_model: Path, tmp_path: Path, count: int
+) -> None:
+    settings = run(tmp_path, tiny_model, rows(count), packing=True, cutoff_len=128)
+    seen: list[Outlook] = []
+
+    def measure(_: TrainSettings, outlook: Outlook) -> Calibration:
+        seen.append(outlook)
+        return MEASURED
+
+    planned(settings, measure=measure)
+    job = TrainSettings.model_validate(short(settings, tmp_path, seen[0].common, seen[0].heaviest))
+    renderer = Renderer(tiny.tokenizer())
+    kept, _ = trainset.tokens(trainset.load(job).train, renderer, job)
+    steps = job.max_steps * job.per_device_train_batch_size * job.gradient_accumulation_steps
+    taken = packed(kept, job.cutoff_len)[:steps]
+    assert len(taken) == steps
+    assert sum(len(one["input_ids"]) for one in taken) > 0.75 * steps * job.cutoff_len
+
+
+def test_steps_of_packs_take_as_long_as_their_tokens(tiny_model: Path, tmp_path: Path) -> None:
+    settings = run(tmp_path, tiny_model, packing=True, cutoff_len=128, max_steps=5)
+    made = planned(settings, measure=lambda *_: MEASURED)
+    assert made.seconds == pytest.approx(5 * 4 * 128 / MEASURED.tokens_per_second)
 
 
 @pytest.mark.parametrize("stage", ["dpo", "rm", "grpo"])

@@ -14,7 +14,7 @@ from finetune import models, stages, trainset
 from finetune.checkpoints import last
 from finetune.parts import Parts
 from finetune.progress import Progress
-from finetune.rows import Message, Origin, Row
+from finetune.rows import Message, Origin, Row, write
 from finetune.settings import TrainSettings
 from finetune.train import train
 from kb.errors import BadConfiguration, BadData, ModelNotFound, TrainingStopped
@@ -282,6 +282,33 @@ def test_rows_that_are_too_long_are_counted_and_too_many_refused(
     assert len(done["rows"]["too_long"]) == 1 and "book.txt:9" in done["rows"]["too_long"][0]
 
 
+@pytest.mark.parametrize("stage", ["sft", "rm", "dpo"])
+def test_held_out_rows_that_are_too_long_are_left_out_and_counted(
+    tmp_path: Path, tiny_model: Path, stage: str
+) -> None:
+    settings = run(tmp_path, tiny_model, rows(12, rejected="no"), stage=stage, cutoff_len=100)
+    long = row(0, rejected="no" * 99, role="general", origin=Origin(source="made.jsonl:77"))
+    if stage == "sft":
+        long = Row(text="word " * 100, role="general", origin=long.origin)
+    held = [*rows(2, rejected="no"), long]
+    write(held, tmp_path / "data/val.jsonl")
+    done = trained(settings.model_copy(update={"max_steps": 3}))
+    assert set(done["losses"]) == {"train", "domain"}
+    (said,) = done["rows"]["too_long"]
+    assert said.startswith("held out (general): made.jsonl:77: ") and "limit 100" in said
+
+
+def test_pairs_of_which_one_is_too_long_are_left_out_and_too_many_refused(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    pairs = [*rows(12, rejected="no"), row(0, rejected="no" * 99)]
+    settings = run(tmp_path, tiny_model, pairs, stage="dpo", cutoff_len=100, max_steps=3)
+    with pytest.raises(BadData, match=r"1 of 13 rows are longer .*made.jsonl:0"):
+        trained(settings)
+    done = trained(settings.model_copy(update={"max_too_long": 0.1}))
+    assert done["rows"]["trained"] == 12 and len(done["rows"]["too_long"]) == 1
+
+
 def test_rows_that_are_missing_or_do_not_fit_the_stage_are_named(
     tmp_path: Path, tiny_model: Path
 ) -> None:
@@ -298,7 +325,7 @@ def test_rows_that_are_missing_or_do_not_fit_the_stage_are_named(
 def test_a_run_that_the_machine_cannot_hold_does_not_begin(
     tmp_path: Path, tiny_model: Path
 ) -> None:
-    settings = run(tmp_path, tiny_model, packing=True, per_device_train_batch_size=10**6)
+    settings = run(tmp_path, tiny_model, packing=True, per_device_train_batch_size=10**5)
     with pytest.raises(BadConfiguration, match=r"too little memory: .* are free"):
         trained(settings)
     assert not (tmp_path / "begun.json").exists()
