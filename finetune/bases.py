@@ -6,7 +6,9 @@ Knows nothing of questions or rows.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from kb import chunking
 from kb.catalog import Catalog
 from kb.collection import Collection
 from kb.collection_kb import Report, build
@@ -25,6 +27,14 @@ class Bases:
         self._embedders = Embedders(settings, home)
         self._today: Embedder | None = None
         self._report = report
+
+    @property
+    def retrieval(self) -> dict[str, Any]:
+        """By what passages are cut and found, as a manifest says it."""
+        return {
+            "embedder": self._settings.embedder_identity,
+            "chunker": {"tokens": self._settings.chunk_tokens, "version": chunking.VERSION},
+        }
 
     @contextmanager
     def live(self, name: str) -> Iterator[KnowledgeBase]:

@@ -72,6 +72,7 @@ def prepare(
         "mix": mixed.report,
         "abilities": _abilities(mixed.rows),
         "seed": settings.seed,
+        "retrieval": bases.retrieval if settings.data.knowledge else None,
         "rows": {"train": len(train), "val": len(val)},
         "field_held_out": sum(row.role == "domain" for row in val),
     }

@@ -111,6 +111,9 @@ def _manifest(
 ) -> Manifest:
     run = _document(settings.output_dir / runs.DONE, "finetune train")
     wanted = settings.release
+    account = run.get("data") or {}
+    retrieval = account.get("retrieval")  # rows without passages fit whatever retrieves
+    here = Chunker(tokens=kb.chunk_tokens, version=chunking.VERSION)
     try:
         return Manifest(
             id=wanted.name,
@@ -119,14 +122,14 @@ def _manifest(
             base=Base(name=settings.model_name_or_path, files=judged["base_files"]),
             adapter=_adapter(candidate.config) if candidate.is_adapter else None,
             prompt_version=PROMPT_VERSION,
-            embedder=kb.embedder_identity,
-            chunker=Chunker(tokens=kb.chunk_tokens, version=chunking.VERSION),
+            embedder=retrieval["embedder"] if retrieval else kb.embedder_identity,
+            chunker=Chunker.model_validate(retrieval["chunker"]) if retrieval else here,
             serving=Serving(
                 evidence=EVIDENCE if wanted.evidence is None else wanted.evidence,
                 context_tokens=settings.room,
                 quotes=wanted.quotes or 0,
             ),
-            data=_sources(settings, run),
+            data=_sources(settings, run, account),
             revision=run["revision"],
             metrics=report.metrics(judged),
             gate=gate,
@@ -146,15 +149,15 @@ def _adapter(config: Mapping[str, Any]) -> Adapter:
     )
 
 
-def _sources(settings: TrainSettings, run: Mapping[str, Any]) -> tuple[Source, ...]:
-    """What data.json says was taken of each source; a data set that `finetune data` did not make
-    is one."""
-    file = settings.output_dir / "data" / "data.json"
-    if settings.dataset or not file.is_file():
+def _sources(
+    settings: TrainSettings, run: Mapping[str, Any], account: Mapping[str, Any]
+) -> tuple[Source, ...]:
+    """What `account`, the data.json that the run was trained by, says was taken of each source; a
+    data set that `finetune data` did not make is one."""
+    if not account:
         name = settings.dataset.name if settings.dataset else "data"
         rows = run["rows"]
         return (Source(name=name, licence=UNSTATED, rows=rows["trained"], sha256=rows["sha256"]),)
-    account = _document(file, "finetune data")
     taken = account["mix"]["sources"]
     return tuple(
         Source(

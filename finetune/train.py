@@ -105,6 +105,7 @@ def _train(
         **_what(settings, trainer, folder, checkpoint),
         "parameters": {"all": every, "trained": trained},
         "rows": _which(rows, ledger),
+        "data": rows.account,
         "tokens_seen": int(trainer.state.num_input_tokens_seen),
         "tokens_per_second": round(progress.tokens_per_second, 1),
         **_where(trainer, bf16),

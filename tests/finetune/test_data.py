@@ -18,7 +18,7 @@ from kb.errors import BadConfiguration, BadData, TrainingStopped, UnknownKnowled
 from kb.judging import markers
 from kb.prompt import REFUSAL, split_aside
 from kb.settings import KbSettings
-from tests.finetune.handbook import NAME, TEXTS, bases, fill
+from tests.finetune.handbook import NAME, SETTINGS, TEXTS, bases, fill
 from tests.finetune.shared import shared
 
 ITEMS = [
@@ -89,6 +89,8 @@ def test_what_is_written_is_what_the_account_says(home: Path) -> None:
     hashes = [s["sha256"] for s in account["sources"]]
     assert all(len(one) == 64 for one in hashes) and len(set(hashes)) == len(hashes)
     assert {r.role for r in (*train, *val)} == {"domain", "general"}
+    assert account["retrieval"] == bases(home).retrieval
+    assert account["retrieval"]["embedder"] == SETTINGS.embedder_identity
 
 
 def test_rows_teach_to_set_aside_where_that_is_on(home: Path) -> None:

@@ -83,17 +83,26 @@ def test_a_release_knows_no_path_of_this_machine(
             assert str(tmp_path) not in text and str(tiny_model) not in text, file
 
 
-def test_the_sources_are_those_that_the_data_names(run: TrainSettings, tmp_path: Path) -> None:
+def test_the_sources_and_the_retriever_are_those_that_the_run_was_trained_by(
+    run: TrainSettings, tmp_path: Path
+) -> None:
+    """Whatever `[kb]` or data.json say by now."""
     account = {
         "sources": [
             {"name": "qa.jsonl", "licence": "MIT", "sha256": "b" * 64},
             {"name": "handbook", "licence": "", "sha256": "d" * 64},
         ],
         "mix": {"sources": {"qa.jsonl": {"taken": 5}, "handbook": {"taken": 2}}},
+        "retrieval": {"embedder": "fake-32", "chunker": {"tokens": 99, "version": 1}},
     }
+    file = run.output_dir / "run.json"
+    trained = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(trained | {"data": account}), encoding="utf-8")
     (run.output_dir / "data").mkdir()
-    (run.output_dir / "data/data.json").write_text(json.dumps(account), encoding="utf-8")
-    told = [(s.name, s.licence, s.rows, s.sha256[0]) for s in make(run, KB, tmp_path).data]
+    (run.output_dir / "data/data.json").write_text("{}", encoding="utf-8")
+    made = make(run, KB, tmp_path)
+    assert (made.embedder, made.chunker.tokens, made.chunker.version) == ("fake-32", 99, 1)
+    told = [(s.name, s.licence, s.rows, s.sha256[0]) for s in made.data]
     assert told == [("qa.jsonl", "MIT", 5, "b"), ("handbook", "not stated", 2, "d")]
 
 

@@ -1,5 +1,6 @@
 """Every method and stage trains, what it leaves is whole, and what cannot work is said at once."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -179,8 +180,14 @@ def test_a_fully_tuned_model_is_a_model_folder_in_bfloat16(
 
 
 def test_the_run_says_what_was_done(tmp_path: Path, tiny_model: Path) -> None:
-    done = trained(run(tmp_path, tiny_model, report_to="tensorboard"))
+    settings = run(tmp_path, tiny_model, report_to="tensorboard")
+    names = ("train.jsonl", "val.jsonl")
+    files = {n: hashlib.sha256((tmp_path / "data" / n).read_bytes()).hexdigest() for n in names}
+    account = {"files": files, "sources": [{"name": "made.jsonl"}]}
+    (tmp_path / "data/data.json").write_text(json.dumps(account), encoding="utf-8")
+    done = trained(settings)
     assert done == json.loads((tmp_path / "run.json").read_text())
+    assert done["data"] == account  # a release names the sources by it
     assert done["steps"] == 9 and done["epochs"] == 3 and done["best_step"] == 9
     assert done["rows"]["trained"] == 12 and done["rows"]["held_out"] == {"domain": 4, "general": 4}
     assert done["tokens_seen"] == 3 * done["rows"]["tokens"]
