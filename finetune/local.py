@@ -145,8 +145,9 @@ class LocalEngine:
     def _has_soft_prompt(self) -> bool:
         """P-tuning's virtual tokens: peft puts them in front of whatever is read, so of what
         follows a cache too."""
-        configs = self.model.peft_config if self.adapter else {}
-        return bool(self.adapter) and bool(configs[self.adapter].is_prompt_learning)
+        if self.adapter is None:
+            return False
+        return bool(self.model.peft_config[self.adapter].is_prompt_learning)
 
     def _whole(self, row: list[int], counted: int) -> Score:
         """One continuation with its context, read at once; virtual tokens have logits too."""
