@@ -63,7 +63,7 @@ class Knowledge(Section):
     """Share of rows whose gold passage is left out, so that refusing is right."""
     set_aside: bool = False
     """Whether answers begin with the references that they do not use (ChatLaw's self-suggestion;
-    `kb.prompt.set_aside`)."""
+    `kb.prompt.set_aside`). A refusal uses none and says so without a list."""
     role: Role = "domain"
     weight: Annotated[float, Field(gt=0)] = 1.0
     licence: str = ""

@@ -158,16 +158,16 @@ def _row(
     language = "zh" if is_chinese(question) else "en"
     used = [e.number for e in excerpts]
     if refuses:
-        reply, cited = prompt.REFUSAL[language], []
+        reply = prompt.REFUSAL[language]
     else:
         number = 1 + hits.index(case.gold)
         shown = next((e.text for e in excerpts if e.number == number), "")
         if case.sentence not in shown:
             dropped.add("answer beyond the prompt's room", f"{case.question.source}: {question}")
             return None
-        reply, cited = answers.says(prompt.harmless(case.sentence), number), [number]
-    if style.set_aside:
-        reply = prompt.set_aside([n for n in used if n not in cited], language) + reply
+        reply = answers.says(prompt.harmless(case.sentence), number)
+        if style.set_aside:
+            reply = prompt.set_aside([n for n in used if n != number], language) + reply
     messages = [Message.model_validate(m) for m in prompt.messages(question, excerpts)]
     visible = sorted((hits[n - 1] for n in used), key=lambda h: h is not case.gold)
     return Row(

@@ -145,7 +145,8 @@ def test_set_aside_names_the_references_that_the_answer_does_not_use(kb: Knowled
         assert judge(row.reply, [row.answer or ""], [], 0).refused is (row.ability == "refusal")
         first, newline, rest = row.reply.partition("\n")
         if not newline:
-            assert len(shown(row)) == 1 and row.ability == "grounding"
+            # A refusal's first word tells it from an answer: no line stands before it (014).
+            assert len(shown(row)) == 1 or row.ability == "refusal"
             continue
         aside = {int(n) for n in re.findall(r"\[(\d+)\]", first)}
         # What is taught is what serving takes off, and nothing more.
