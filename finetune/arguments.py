@@ -42,6 +42,7 @@ def arguments(
         "neftune_noise_alpha": settings.neftune_noise_alpha,
         "logging_steps": settings.logging_steps,
         "logging_first_step": True,
+        "logging_nan_inf_filter": False,  # it hides what `parts.Run` ends the run for
         "save_steps": settings.save_steps,
         "save_total_limit": settings.save_total_limit,
         "eval_strategy": "steps" if held else "no",

@@ -2,17 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 from transformers import PreTrainedTokenizerBase, Trainer
+from transformers.trainer_utils import EvalLoopOutput
 
-from finetune.checkpoints import WholeCheckpoints
+from finetune.checkpoints import WholeCheckpoints, last
 from finetune.models import Model
 from finetune.render import Ledger, Renderer
 from finetune.settings import TrainSettings
 from finetune.trainset import TrainSet
+from kb.errors import TrainingStopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,8 @@ Ready = tuple[Trainer, Ledger]
 
 
 class Run(WholeCheckpoints):
-    """What every stage's trainer has: whole checkpoints, tokens counted, no model cards."""
+    """What every stage's trainer has: whole checkpoints, tokens counted, an end where no number is
+    left to train, no model cards."""
 
     pad = 0
     in_order = False
@@ -49,7 +54,29 @@ class Run(WholeCheckpoints):
         if isinstance(inputs, Mapping) and "input_ids" in inputs:
             seen = self.accelerator.reduce(_tokens(inputs, self.pad).to(self.args.device))
             self.state.num_input_tokens_seen += int(seen)
-        return super().training_step(model, inputs, *args, **kwargs)
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        self._finite("loss", float(loss), self.state.global_step + 1)
+        return loss
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        seen = super().evaluation_loop(*args, **kwargs)
+        for name, value in (seen.metrics or {}).items():
+            if name.endswith("_loss"):
+                self._finite(f"held-out loss ({name[5:-5]})", value, self.state.global_step)
+        return seen
+
+    def _finite(self, what: str, loss: float, step: int) -> None:
+        """Raises TrainingStopped for a loss that is no number: soon no weight is one, and a trainer
+        goes on for hours."""
+        if isfinite(loss):
+            return
+        home, pace = Path(str(self.args.output_dir)), f"{self.args.learning_rate:g}"
+        saved = last(home)
+        raise TrainingStopped(
+            f"{home}: the {what} of step {step} is {loss}: at learning_rate {pace} the run has come"
+            " apart; take a lower one, or a longer warmup_ratio, with another output_dir"
+            f" ({saved.name if saved else 'nothing'} was saved last)"
+        )
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """TRL writes one beside every checkpoint; run.json says more."""

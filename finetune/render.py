@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedTokenizerBase
 
-from finetune.rows import Message, Row
+from finetune.rows import Message, Role, Row
 from kb.errors import BadConfiguration, BadData
 
 IGNORED = -100
@@ -44,6 +44,8 @@ class Ledger:
     rendered: int = 0
     too_long: list[str] = field(default_factory=list)
     """`source: N tokens, more than M`."""
+    held_out: dict[Role, int] = field(default_factory=dict)
+    """Rows on which losses are measured."""
     tokens: int = 0
     trained_tokens: int = 0
     longest: int = 0

@@ -104,7 +104,7 @@ def _train(
     return {
         **_what(settings, trainer, folder, checkpoint),
         "parameters": {"all": every, "trained": trained},
-        "rows": _which(rows, ledger),
+        "rows": _which(rows.sha256, ledger),
         "data": rows.account,
         "tokens_seen": int(trainer.state.num_input_tokens_seen),
         "tokens_per_second": round(progress.tokens_per_second, 1),
@@ -170,16 +170,16 @@ def _what(
     }
 
 
-def _which(rows: TrainSet, ledger: Ledger) -> dict[str, Any]:
-    """The rows that were trained on."""
+def _which(sha256: str, ledger: Ledger) -> dict[str, Any]:
+    """The rows that were trained on, and those that losses were measured on."""
     return {
         "trained": ledger.rendered,
         "too_long": ledger.too_long,
-        "held_out": {role: len(some) for role, some in rows.held_out.items()},
+        "held_out": ledger.held_out,
         "tokens": ledger.tokens,
         "trained_tokens": ledger.trained_tokens,
         "longest": ledger.longest,
-        "sha256": rows.sha256,
+        "sha256": sha256,
     }
 
 

@@ -118,12 +118,13 @@ def held_out(
     rows: TrainSet, renderer: Renderer, settings: TrainSettings, ledger: Ledger
 ) -> dict[Role, list[Rendered]]:
     """Rendered held-out rows of at most `cutoff_len` tokens, of the roles that have any. `ledger`
-    names the others: of few rows one is soon more than a share, and nothing is learned from them.
-    """
+    counts them and names the others: of few one is soon more than a share, and nothing is learned
+    from them."""
     held = {}
     for role, some in rows.held_out.items():
         kept, mine = render(some, renderer, settings.cutoff_len, pairs=settings.stage in PAIRED)
         ledger.too_long += [f"held out ({role}): {one}" for one in mine.too_long]
         if kept:
             held[role] = kept
+            ledger.held_out[role] = len(kept)
     return held

@@ -219,6 +219,31 @@ def test_a_run_stops_when_the_held_out_loss_rises_and_keeps_the_best(
     assert all(torch.equal(kept[name], best[name].to(torch.bfloat16)) for name in best)
 
 
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_a_run_that_comes_apart_ends_with_the_step_and_what_was_saved(
+    tmp_path: Path, tiny_model: Path, stage: str
+) -> None:
+    keys: dict[str, Any] = {"stage": stage, "finetuning_type": "full", "warmup_ratio": 0.0}
+    settings = run(tmp_path, tiny_model, rows(12, rejected="no"), learning_rate=1e38, **keys)
+    said = r"the loss of step 2 is nan: at learning_rate 1e\+38 .* \(nothing was saved last\)"
+    with pytest.raises(TrainingStopped, match=said):
+        trained(settings)
+    assert not (tmp_path / "model").exists() and last(tmp_path) is None
+
+
+def test_weights_that_are_no_numbers_are_not_kept_as_the_best(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    settings = run(tmp_path, tiny_model)
+    model = models.load(str(tiny_model), settings, bf16=False)
+    parts = Parts(settings, trainset.load(settings), model, tiny.tokenizer(), bf16=False)
+    trainer, _ = stages.prepare(parts, Progress())
+    for weights in model.parameters():
+        weights.data.fill_(float("nan"))
+    with pytest.raises(TrainingStopped, match=r"the held-out loss \(domain\) of step 0 is nan"):
+        trainer.evaluate()
+
+
 def test_gradients_do_not_depend_on_how_a_step_is_cut_into_batches(
     tmp_path: Path, tiny_model: Path
 ) -> None:
@@ -301,6 +326,7 @@ def test_held_out_rows_that_are_too_long_are_left_out_and_counted(
     write(held, tmp_path / "data/val.jsonl")
     done = trained(settings.model_copy(update={"max_steps": 3}))
     assert set(done["losses"]) == {"train", "domain"}
+    assert done["rows"]["held_out"] == {"domain": 2}
     (said,) = done["rows"]["too_long"]
     assert said.startswith("held out (general): made.jsonl:77: ") and "limit 100" in said
 
