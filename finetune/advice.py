@@ -185,7 +185,7 @@ def judging(facts: Facts, seen: Outlook) -> Advice:
 
 
 def seeds(facts: Facts, seen: Outlook) -> Advice:
-    have = max(1, len(facts.settings.eval.seeds))
+    have = 1 + len(set(facts.settings.eval.seeds) - {facts.settings.seed})
     why = "a difference smaller than their spread is none (eval.seeds)"
     return (
         _line("seeds", "3", why, "seeds", str(have))

@@ -238,10 +238,9 @@ def _expanded(value: Any, environ: Mapping[str, str], file: Path) -> Any:
 
 
 def _resolve(value: Any, folder: Path) -> Any:
-    """Every Path below, made absolute."""
+    """Every Path below, made absolute, without its `..`."""
     if isinstance(value, Path):
-        path = value.expanduser()
-        return path if path.is_absolute() else folder / path
+        return Path(os.path.normpath(folder / value.expanduser()))
     if isinstance(value, BaseModel):
         return value.model_copy(
             update={k: _resolve(getattr(value, k), folder) for k in type(value).model_fields}

@@ -126,6 +126,14 @@ def test_more_rows_need_fewer_epochs(count: int, asked: float, value: str) -> No
     assert line.value == value and (line.configured is None) == (value == "3")
 
 
+@pytest.mark.parametrize(
+    ("others", "value", "configured"), [([], "3", "1"), ([42, 1], "3", "2"), ([1, 2], "3", None)]
+)
+def test_a_run_counts_among_its_seeds(others: list[int], value: str, configured: str) -> None:
+    line = advised(1, 80, eval={"seeds": others}, seed=42)["seeds"]
+    assert (line.value, line.configured) == (value, configured)
+
+
 def test_preferences_come_after_answers() -> None:
     assert advised(1, 80, stage="dpo")["stages"].value == "sft, then dpo"
     begun = advised(1, 80, stage="dpo", adapter_name_or_path="sft/adapter")

@@ -22,9 +22,9 @@ def test_alpha_is_twice_the_rank_unless_said(tmp_path: Path) -> None:
 
 
 def test_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path) -> None:
-    text = "reward_model: judge\ndata: {sources: [{path: a.jsonl}, {path: /b.jsonl}]}\n"
+    text = "reward_model: ../judge\ndata: {sources: [{path: a.jsonl}, {path: /b.jsonl}]}\n"
     settings = load(config(tmp_path, text))
-    assert settings.reward_model == tmp_path / "judge"
+    assert settings.reward_model == tmp_path.parent / "judge"
     assert settings.output_dir == tmp_path / "runs/one"
     assert [s.path for s in settings.data.sources] == [tmp_path / "a.jsonl", Path("/b.jsonl")]
 
