@@ -7,7 +7,7 @@ figures disagree with the rule, the line says so: rules and evidence stand in `f
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from finetune.checks import MIN_GENERAL, REPLAY
+from finetune.checks import MIN_GENERAL, REPLAY, is_all, saves
 from finetune.facts import Facts
 from finetune.outlook import Outlook, gb
 from finetune.rules import by_id
@@ -106,7 +106,8 @@ def linear(facts: Facts, seen: Outlook) -> Advice | None:
     if run.finetuning_type not in ("lora", "qlora"):
         return None
     why = "all linear layers beat query and value only"
-    return _line("lora_target", "all", why, "all-linear", run.lora_target)
+    target = "all" if is_all(run.lora_target, facts.linear) else run.lora_target
+    return _line("lora_target", "all", why, "all-linear", target)
 
 
 def alpha(facts: Facts, seen: Outlook) -> Advice | None:
@@ -139,9 +140,11 @@ def mix(facts: Facts, seen: Outlook) -> Advice:
     field = counts.roles.get("domain", 0)
     if pt:
         low, high = REPLAY
+        replayed = counts.roles.get("replay", 0)
+        enough = low * field <= replayed <= high * field
         wanted = f"{low * field:,.0f} to {high * field:,.0f} rows of replayed text"
         why = f"{low:.0f} to {high:.0f} times the {field:,} of the field; 5% was enough elsewhere"
-        return _line("mix", wanted, why, "replay", held)
+        return _line("mix", held if enough else wanted, why, "replay", held)
     general = counts.roles.get("general", 0) + counts.roles.get("replay", 0)
     share = general / counts.rows if counts.rows else 0.0
     enough = share >= MIN_GENERAL
@@ -156,17 +159,17 @@ def epochs(facts: Facts, seen: Outlook) -> Advice:
     run, rows = facts.settings, facts.counts.rows
     most = 1 if run.stage == "pt" or rows >= MANY else 3 if rows < FEW else 2
     why = f"{rows:,} rows; the held-out loss may stop it sooner"
-    if run.max_steps > 0:
-        return _line("epochs", f"at most {most}", why, "epochs", f"max_steps {run.max_steps}")
-    if run.num_train_epochs <= most:
-        return Advice("epochs", f"{run.num_train_epochs:g}", why, "epochs")
-    return _line("epochs", f"at most {most}", why, "epochs", f"{run.num_train_epochs:g}")
+    said = f"{facts.epochs:.3g}" + (f" (max_steps {run.max_steps})" if run.max_steps > 0 else "")
+    return _line("epochs", said if facts.epochs <= most else f"at most {most}", why, "epochs", said)
 
 
 def optimizer(facts: Facts, seen: Outlook) -> Advice:
     run = facts.settings
     trained = seen.run.parts["optimizer"]
-    if run.finetuning_type == "full" and not seen.fits("full"):
+    full = run.finetuning_type == "full"
+    if full and saves(run.optim):
+        return Advice("optimizer", run.optim, f"its state takes {gb(trained)}", "optimizer")
+    if full and not seen.fits("full"):
         why = f"Adam's state takes {gb(trained)}; with 8 bits a quarter of it"
         return _line("optimizer", "adamw_bnb_8bit", why, "optimizer", run.optim)
     why = f"its state takes {gb(trained)}"

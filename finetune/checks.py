@@ -3,6 +3,9 @@
 Named after the ids of `finetune.rules`, in its order. Measures nothing itself.
 """
 
+from collections.abc import Collection
+from pathlib import Path
+
 from finetune.facts import Facts
 
 MUCH = 10_000
@@ -85,9 +88,9 @@ def abilities(facts: Facts) -> str | None:
 
 
 def epochs(facts: Facts) -> str | None:
-    said = []
-    if facts.settings.num_train_epochs > MOST_EPOCHS and facts.settings.max_steps < 0:
-        said.append(f"{facts.settings.num_train_epochs:g} epochs over the same rows")
+    said, times = [], facts.epochs
+    if times > MOST_EPOCHS:
+        said.append(f"{times:.3g} epochs over the same rows")
     if not facts.settings.patience or not facts.settings.data.val_size:
         said.append("no held-out loss stops the run (`patience`, `data.val_size`)")
     return "; ".join(said) or None
@@ -105,9 +108,12 @@ def price(facts: Facts) -> str | None:
 
 
 def stages(facts: Facts) -> str | None:
-    if facts.settings.stage not in _PREFERENCES or facts.settings.adapter_name_or_path:
+    run = facts.settings
+    if run.stage not in _PREFERENCES or run.adapter_name_or_path:
         return None
-    return f"stage {facts.settings.stage} begins at the base model, not at a run of stage sft"
+    if run.finetuning_type == "full" and Path(run.model_name_or_path).is_dir():
+        return None  # whole weights, as a run of stage sft leaves them
+    return f"stage {run.stage} begins at the base model, not at a run of stage sft"
 
 
 def method(facts: Facts) -> str | None:
@@ -124,10 +130,16 @@ def method(facts: Facts) -> str | None:
 
 
 def all_linear(facts: Facts) -> str | None:
-    target = facts.settings.lora_target
-    if facts.settings.finetuning_type not in ("lora", "qlora") or target == "all":
+    run = facts.settings
+    if run.finetuning_type not in ("lora", "qlora") or is_all(run.lora_target, facts.linear):
         return None
-    return f"LoRA on {target} only"
+    return f"LoRA on {run.lora_target} only"
+
+
+def is_all(target: str, linear: Collection[str]) -> bool:
+    """Whether a `lora_target` is all linear layers, also where each is named."""
+    named = {name.strip() for name in target.split(",")}
+    return target == "all" or (bool(linear) and named >= set(linear))
 
 
 def alpha(facts: Facts) -> str | None:
@@ -145,15 +157,19 @@ def qlora_cost(facts: Facts) -> str | None:
 
 def optimizer(facts: Facts) -> str | None:
     run = facts.settings
-    heavy = run.finetuning_type == "full" or (
-        run.finetuning_type in ("lora", "qlora") and run.lora_rank >= HIGH_RANK
-    )
-    saving = "8bit" in run.optim or run.optim in ("sgd", "adafactor")
-    if heavy and not saving and facts.full_fits is False:
+    full = run.finetuning_type == "full"
+    heavy = full or (run.finetuning_type in ("lora", "qlora") and run.lora_rank >= HIGH_RANK)
+    saving = saves(run.optim)
+    if heavy and not saving and (facts.full_fits if full else facts.lora_fits) is False:
         return f"{run.optim} keeps eight bytes a trained parameter; adamw_bnb_8bit keeps two"
     if not heavy and saving:
         return f"{run.optim} saves next to nothing here; adamw_torch_fused is as good"
     return None
+
+
+def saves(optimizer: str) -> bool:
+    """Whether it keeps less than Adam's two moments of 32 bits."""
+    return "8bit" in optimizer or optimizer in ("sgd", "adafactor")
 
 
 def base_by_field(facts: Facts) -> str | None:

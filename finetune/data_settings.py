@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from finetune.rows import Role
 from kb.settings import Section
@@ -107,3 +107,10 @@ class DataSettings(Section):
     """What the model will be judged on: rows that overlap with it are removed."""
     val_size: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
     """Share of the rows held out for the loss that stops a run."""
+
+    @field_validator("mix")
+    @classmethod
+    def _shared(cls, value: Mapping[Role, float]) -> Mapping[Role, float]:
+        if value and not sum(value.values()):
+            raise ValueError("no role has a share")
+        return value

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune import formats, grounding, made, overlap, passages
+from finetune import formats, grounding, made, overlap, passages, trainset
 from finetune.bases import Bases
 from finetune.chat import HttpChat
 from finetune.clean import Dropped, Outliers, clean, distinct, unseen
@@ -104,7 +104,18 @@ def _clean(
         near_duplicate=1.0 if _is_grounded(rows) else data.near_duplicate,
         outliers=outliers,
     )
-    return unseen(kept, judged, dropped)
+    return unseen(_fit(kept, settings, dropped), judged, dropped)
+
+
+def _fit(rows: Sequence[Row], settings: TrainSettings, dropped: Dropped) -> list[Row]:
+    """Those that the stage can train on: a feedback export has answers that nobody corrected."""
+    out = []
+    for row in rows:
+        if lacking := trainset.lacks(row, settings):
+            dropped.row(lacking, row)
+        else:
+            out.append(row)
+    return out
 
 
 def _is_grounded(rows: Sequence[Row]) -> bool:

@@ -178,7 +178,9 @@ def _facts(
             (bool(reason) and reason not in UNLIKE) or _is_foreign(row, settings)
             for row, reason in zip(known, reasons, strict=True)
         ),
-        duplicates=len(duplicates.exact(rows)),
+        # What `weight` has repeated is the same row of the same source.
+        duplicates=len(duplicates.exact(list(dict.fromkeys(rows)))),
+        linear=tuple(dict.fromkeys(model.shape.names)),
         unlike=sum(r in UNLIKE for r in reasons),
     )
 

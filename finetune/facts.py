@@ -51,6 +51,19 @@ class Facts:
     unlike: int | None = None
     """Rows that do not fit the base model: template fragments."""
 
+    linear: tuple[str, ...] = ()
+    """Names of the base's linear layers; empty: not known."""
+
+    @property
+    def epochs(self) -> float:
+        """How often the run sees each row; packed rows are more to a step than this counts."""
+        run = self.settings
+        if run.max_steps < 0 or not self.counts.rows:
+            return run.num_train_epochs
+        step = run.per_device_train_batch_size * run.gradient_accumulation_steps
+        answers = run.num_generations if run.stage == "grpo" else 1
+        return run.max_steps * step / answers / self.counts.rows
+
     @property
     def billions(self) -> float | None:
         return None if self.parameters is None else self.parameters / BILLION

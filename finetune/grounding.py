@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from finetune import answers
 from finetune.clean import Dropped
 from finetune.data_settings import Knowledge
+from finetune.language import of_question
 from finetune.questions import Question, passage
 from finetune.rows import Message, Origin, Role, Row
 from kb import prompt
@@ -155,10 +156,11 @@ def _row(
 ) -> Row | None:
     question = case.question.text
     excerpts = prompt.excerpts(question, hits, style.context_tokens)
-    language = "zh" if is_chinese(question) else "en"
+    refusal = "zh" if is_chinese(question) else "en"
     used = [e.number for e in excerpts]
+    wanted = next(iter(case.question.answers), None)
     if refuses:
-        reply = prompt.REFUSAL[language]
+        wanted = reply = prompt.REFUSAL[refusal]
     else:
         number = 1 + hits.index(case.gold)
         shown = next((e.text for e in excerpts if e.number == number), "")
@@ -167,15 +169,15 @@ def _row(
             return None
         reply = answers.says(prompt.harmless(case.sentence), number)
         if style.set_aside:
-            reply = prompt.set_aside([n for n in used if n != number], language) + reply
+            reply = prompt.set_aside([n for n in used if n != number], refusal) + reply
     messages = [Message.model_validate(m) for m in prompt.messages(question, excerpts)]
     visible = sorted((hits[n - 1] for n in used), key=lambda h: h is not case.gold)
     return Row(
         messages=(*messages, Message(role="assistant", content=reply)),
         role=style.role,
         ability="refusal" if refuses else "grounding",
-        language=language,
-        answer=None if refuses or not case.question.answers else case.question.answers[0],
+        language=of_question(question, case.gold.chunk.text),
+        answer=wanted,
         origin=Origin(
             source=f"kb:{name} {case.question.source}",
             licence=style.licence,

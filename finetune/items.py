@@ -12,9 +12,9 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from finetune.language import of_question
 from finetune.rows import first_reason, lines
 from kb.errors import BadData
-from kb.words import is_chinese
 
 TEXT_CHARACTERS = 2_000
 """Of plain text read in one go: enough to tell, short enough for every model."""
@@ -70,7 +70,8 @@ class Grounding(_Item):
 
     @property
     def language(self) -> str:
-        return self.lang or ("zh" if is_chinese(self.question) else "en")
+        shown = "\n".join(p.text for p in self.passages)
+        return self.lang or of_question(self.question, shown)
 
 
 class Choice(_Item):

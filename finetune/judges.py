@@ -146,7 +146,7 @@ def maths(engine: Engine, items: Sequence[Maths]) -> Result:
     """The number after `####`, or the last one, is the right one."""
     said = engine.generate([[_user(i.question + _HOW)] for i in items], MATHS_TOKENS)
     wanted = [i.answer.rsplit("####", 1)[1].strip() for i in items]
-    right = [_number(s) == _number(w) for s, w in zip(said, wanted, strict=True)]
+    right = [_number(s) == _number(f"#### {w}") for s, w in zip(said, wanted, strict=True)]
     answers = [
         Answer("maths", "", i.question, s, w, r)
         for i, s, w, r in zip(items, said, wanted, right, strict=True)

@@ -9,6 +9,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 
+from kb.words import is_chinese
+
 _WORD = re.compile(r"[^\W\d_]+")
 _FEW = 8  # letters of a text that says nothing about its language
 _SCRIPTS: Mapping[str, str] = {
@@ -62,6 +64,15 @@ def language(text: str) -> str:
     if count < 0.5 * total:
         return ""
     return _latin(text[:4000]) if script == "latin" else script
+
+
+def of_question(asked: str, beside: str) -> str:
+    """The language of a question, told with what answers it `beside`: a few words alone tell too
+    little. English where neither tells."""
+    if is_chinese(asked):
+        return "zh"
+    told = language(f"{asked}\n{beside}")
+    return told if told and told != "zh" else "en"
 
 
 def _latin(text: str) -> str:

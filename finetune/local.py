@@ -158,12 +158,16 @@ class LocalEngine:
         return Score(likely.gather(-1, ids[0, start:, None]).sum().item(), len(row) - start)
 
     def _split(self, context: str, text: str) -> tuple[list[int], int]:
-        """Tokens of both together, and the first that holds something of the continuation."""
+        """Tokens of both together, and the first that holds something of the continuation. In front
+        stands what this tokenizer begins every text with: without it some models write noise."""
         encoded = self.tokenizer(
             context + text, add_special_tokens=False, return_offsets_mapping=True
         )
+        begin = self.tokenizer("")["input_ids"]
+        begin = begin[:1] if begin[:1] == [self.tokenizer.bos_token_id] else []
         ends = [end for _, end in encoded["offset_mapping"]]
-        return encoded["input_ids"], sum(end <= len(context) for end in ends)
+        counted = len(begin) + sum(end <= len(context) for end in ends)
+        return begin + encoded["input_ids"], counted
 
     @contextmanager
     def _mode(self) -> Iterator[None]:

@@ -154,7 +154,8 @@ def _weights(shape: Shape, run: TrainSettings, on: Machine) -> float:
     width = FULL if _wide(run, on.bf16) else HALF
     if run.finetuning_type == "qlora":
         quantized = sum(inputs * outputs for inputs, outputs in shape.linear)
-        return NF4 * quantized + width * (shape.parameters - quantized)
+        whole = width * (shape.parameters - quantized)
+        return NF4 * quantized + whole + _adapter(shape, run)
     # Preferences are measured against the model as it was; an adapter is simply left out for that.
     reference = run.finetuning_type == "full" and run.stage in ("dpo", "grpo")
     return width * shape.parameters * (2 if reference else 1) + _adapter(shape, run)

@@ -103,7 +103,7 @@ def _keep_layout(base: PreTrainedModel) -> None:
 def adapt(base: PreTrainedModel, settings: TrainSettings) -> PeftModel:
     """A fresh adapter, or the one of `adapter_name_or_path` to go on with."""
     if settings.adapter_name_or_path:
-        return _continued(base, settings.adapter_name_or_path)
+        return _continued(base, settings.adapter_name_or_path, settings)
     try:
         model = get_peft_model(base, adapter_config(base, settings))
     except ValueError as error:
@@ -131,11 +131,19 @@ def adapter_config(base: PreTrainedModel, settings: TrainSettings) -> PeftConfig
     )
 
 
-def _continued(base: PreTrainedModel, adapter: Path) -> PeftModel:
+def _continued(base: PreTrainedModel, adapter: Path, settings: TrainSettings) -> PeftModel:
     try:
         model = PeftModel.from_pretrained(base, str(adapter), is_trainable=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BadConfiguration(f"adapter_name_or_path: {adapter}: {one_line(error)}") from error
+    held = model.active_peft_config
+    for key, is_, wanted in (
+        ("lora_rank", getattr(held, "r", None), settings.lora_rank),
+        ("lora_alpha", getattr(held, "lora_alpha", None), settings.alpha),
+    ):
+        # What is trained is the adapter's, and memory is counted by the configuration.
+        if settings.finetuning_type != "ptuning" and is_ != wanted:
+            raise BadConfiguration(f"{key}: {wanted}, and {adapter} has {is_}: write {key}: {is_}")
     return model
 
 

@@ -19,8 +19,8 @@ from kb.words import CJK
 
 RUN = 12
 RUN_ZH = 20
-_SHORT = 5
-"""Words of a question at least; shorter ones ("Who was he?") are nobody's."""
+_SHORT, _SHORT_ZH = 5, 10
+"""Words, or characters, of a question at least; shorter ones ("Who was he?") are nobody's."""
 _WORD = re.compile(rf"[{CJK}]|[^\W_{CJK}]+")
 _CJK = re.compile(f"[{CJK}]")
 
@@ -40,7 +40,7 @@ class Judged:
         size = _size(words)
         if len(words) >= size:
             self._runs.update(_hashes(words, size))
-        elif len(words) >= _SHORT:
+        elif len(words) >= (_SHORT_ZH if size == RUN_ZH else _SHORT):
             self._whole.setdefault(len(words), set()).update(_hashes(words, len(words)))
 
     def __bool__(self) -> bool:
@@ -88,16 +88,29 @@ def read(paths: Sequence[Path]) -> Judged:
 
 
 def _texts(value: files.Object) -> Iterator[str]:
+    choices = value.get("choices")
     for key in ("question", "text", "prompt", "question_en", "question_zh"):
-        if isinstance(value.get(key), str):
+        if isinstance(value.get(key), str) and isinstance(choices, list):
+            yield from _with_choices(value[key], choices)
+        elif isinstance(value.get(key), str):
             yield value[key]
     for turn in _objects(value, "messages"):
-        yield str(turn.get("content", ""))
+        if turn.get("role") == "user":
+            yield str(turn.get("content", ""))
     named = value.get("gold")
     gold = {str(i) for i in (named if isinstance(named, list) else [named])}
     for passage in _objects(value, "passages"):
         if "gold" not in value or str(passage.get("id")) in gold:
             yield str(passage.get("text", ""))
+
+
+def _with_choices(question: str, choices: Sequence[object]) -> Iterator[str]:
+    """ "Which of these is wrong?" is anybody's, but not with what there is to choose from, plain or
+    lettered."""
+    if len(_words(question)) >= RUN:
+        yield question
+    yield " ".join([question, *map(str, choices)])
+    yield " ".join([question, *(f"{chr(ord('A') + n)} {c}" for n, c in enumerate(choices))])
 
 
 def _objects(value: files.Object, key: str) -> list[files.Object]:

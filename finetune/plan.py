@@ -77,7 +77,9 @@ def _seconds(settings: TrainSettings, found: Diagnosis, measured: Calibration) -
     """Of the steps of a run; evaluations and checkpoints come on top."""
     rows = _rows(settings, found)
     if settings.stage == "grpo":  # most of its time goes into drawing answers
-        return rows * settings.num_generations / measured.rows_per_second
+        # A step is of so many answers, not rows.
+        answers = rows if settings.max_steps > 0 else rows * settings.num_generations
+        return answers / measured.rows_per_second
     tokens = rows * found.ledger.tokens / found.ledger.rendered
     if settings.stage in ("rm", "dpo"):
         tokens *= 2  # the rejected answer stands behind the same prompt

@@ -11,11 +11,11 @@ from pathlib import Path
 from finetune.files import records
 from finetune.grounding import is_gold
 from finetune.items import MISSED, UNANSWERABLE, Grounding, Passage
+from finetune.language import of_question
 from finetune.questions import GOLD, Question, question
 from kb.errors import BadData
 from kb.records import Found, Hit
 from kb.search import KnowledgeBase
-from kb.words import is_chinese
 
 
 def read(file: Path, languages: Sequence[str] = ()) -> list[Question]:
@@ -35,7 +35,7 @@ def read(file: Path, languages: Sequence[str] = ()) -> list[Question]:
 
 
 def language(asked: Question) -> str:
-    return "zh" if is_chinese(asked.text) else "en"
+    return of_question(asked.text, "\n".join(asked.answers))
 
 
 def items(kb: KnowledgeBase, asked: Sequence[Question], top_k: int) -> Iterator[Grounding]:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from kb.prompt import REFUSAL
+
 Chat = Sequence[dict[str, str]]
 _MARKER = re.compile(r"\[(\d+)\]")
 _SHOWN = re.compile(r"^\[(\d+)\] ", re.MULTILINE)
@@ -24,11 +26,15 @@ def right(
     ]
 
 
-def cited(prompts: Sequence[Chat], completions: Sequence[Chat], **_: Any) -> list[float | None]:
-    """1 where something is cited, and nothing that was not shown; None where nothing was shown."""
+def cited(
+    prompts: Sequence[Chat], completions: Sequence[Chat], answer: Sequence[str | None], **_: Any
+) -> list[float | None]:
+    """1 where something is cited, and nothing that was not shown; None where nothing was shown, or
+    the passages are to be refused."""
     out: list[float | None] = []
-    for asked, said in zip(prompts, completions, strict=True):
-        shown = set(_SHOWN.findall(asked[-1]["content"]))
+    for asked, said, wanted in zip(prompts, completions, answer, strict=True):
+        refuses = wanted in REFUSAL.values()
+        shown = set() if refuses else set(_SHOWN.findall(asked[-1]["content"]))
         named = set(_MARKER.findall(said[-1]["content"]))
         out.append(float(bool(named) and named <= shown) if shown else None)
     return out

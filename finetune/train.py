@@ -122,8 +122,9 @@ def _must_fit(
     if on.kind != "cpu" or "ACCELERATE_USE_FSDP" in os.environ:
         return
     renderer = Renderer(tokenizer, chat=any(row.messages for row in rows.train))
-    every = [(row, renderer.row(row)) for row in rows.train]
-    fitting = [both for both in every if len(both[1].input_ids) <= settings.cutoff_len]
+    pairs = settings.stage in trainset.PAIRED
+    every = [(row, renderer.row(row, pairs=pairs)) for row in rows.train]
+    fitting = [both for both in every if both[1].longest <= settings.cutoff_len]
     if not fitting:
         return
     known = shape.of(folder)

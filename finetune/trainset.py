@@ -94,7 +94,8 @@ def lacks(row: Row, settings: TrainSettings) -> str:
         return f"has no `rejected` answer, which stage {stage} needs"
     if stage in (*PAIRED, "grpo") and not row.messages:
         return f"has no `messages`, which stage {stage} needs"
-    if stage == "grpo" and row.answer is None and not settings.reward_model:
+    judged = row.answer is not None or row.origin.chunks  # by its answer, or by what is cited
+    if stage == "grpo" and not judged and not settings.reward_model:
         return "has no `answer` to judge by, and no reward_model is set"
     return ""
 

@@ -1,5 +1,6 @@
 """What is plainly broken is dropped with its reason; what is sound stays."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from finetune.clean import SAMPLES, Dropped, clean, unseen
 from finetune.data_settings import Source
 from finetune.duplicates import near
 from finetune.formats import rows
-from finetune.language import language
+from finetune.language import language, of_question
 from finetune.overlap import Judged, read
 from finetune.perplexity import Perplexity
 from finetune.rows import Message, Origin, Row
@@ -43,6 +44,9 @@ def reasons(*several: Row, languages: Sequence[str] = ()) -> dict[str, int]:
         ("It doesnâ€™t say.", "mojibake"),
         ("cafÃ© and more", "mojibake"),
         ("锟斤拷 is what remains", "mojibake"),
+        ("合同应当在三十日内签订。".encode().decode("gb18030", "replace"), "mojibake"),
+        ("合同应当在三十日内签订。".encode().decode("cp1252", "ignore"), "mojibake"),
+        ("0 mg 0 mg 0 mg 0 mg 0 mg", "repeated words"),
         ("a\x08b", "control characters"),
         ("What does the rule say?", "degenerate"),
         ("...", "degenerate"),
@@ -69,10 +73,25 @@ def test_noise_is_dropped_with_its_reason(reply: str, reason: str) -> None:
         "- one\n- two\n- three",
         "Dosis: 5 mg täglich, größer als früher.",
         "An AI is what the article is about.",
+        "5 mg, 10 mg, 20 mg, 40 mg, 60 mg, 80 mg, 100 mg",
+        "See Article 1, Article 2, Article 3, Article 4, Article 5, Article 6 and Article 7.",
+        "0 0 0 0 0 0 0 0",
+        "It lies in /usr/share/doc/python3/examples/scripts/tools/unittestgui/of/many/parts.",
+        "The file's SHA-256 is " + "0123456789abcdef" * 4 + ".",
+        "The official OpenAI client works unchanged.",
+        "他说，合同应当在三十日内签订，由双方盖章；逾期无效。",
+        "Größe, Übergänge, naïve façades: £5 – “quoted”… ½ °C",
     ],
 )
 def test_what_is_sound_stays(reply: str) -> None:
     assert reasons(row(reply)) == {}
+
+
+def test_a_page_about_templates_may_be_asked_about_and_a_bad_answer_rejected() -> None:
+    asked = "References:\n\n[1] Write {{ title }}.\nUSER: admin\n\nQuestion: What is written?"
+    worse = row(LONG).model_copy(update={"rejected": "the " * 9})
+    assert reasons(row("The title. [1]", asked), worse) == {}
+    assert reasons(row(LONG).model_copy(update={"rejected": "a\x08b"})) == {"control characters": 1}
 
 
 def test_a_row_said_twice_stays_once() -> None:
@@ -110,6 +129,22 @@ def test_another_language_is_dropped_and_an_unknown_one_stays() -> None:
 )
 def test_the_language_of_a_text_is_told_or_left_open(text: str, expected: str) -> None:
     assert language(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "beside", "expected"),
+    [
+        ("Wann öffnet die Apotheke?", "Die Apotheke ist von acht bis zehn auf.", "de"),
+        ("Zelvorin dose?", "The dose for an adult is 8 mg in the morning.", "en"),
+        ("何时公布？", "The committee publishes it.", "zh"),
+        ("When is it published?", "委员会应当在三十日内公布报告，并且说明理由。", "en"),
+        ("8 mg?", "", "en"),
+    ],
+)
+def test_a_question_has_the_language_of_what_answers_it(
+    asked: str, beside: str, expected: str
+) -> None:
+    assert of_question(asked, beside) == expected
 
 
 def test_samples_of_the_dropped_are_few_and_say_where_they_were() -> None:
@@ -163,6 +198,31 @@ def test_gold_passages_count_and_other_passages_of_an_item_do_not(tmp_path: Path
     )
     assert dropped.counts == {"overlap with the evaluation": 2}
     assert not judged.overlaps(row("Of it: monks who came from afar and left no box at all."))
+
+
+def test_a_question_that_is_anybodys_is_judged_with_its_choices_only(tmp_path: Path) -> None:
+    file = tmp_path / "choice.jsonl"
+    choices = ["A contract needs a seal", "A will needs two witnesses", "A lease needs nothing"]
+    asked = [
+        {"question": q, "choices": choices} for q in ("Which of these is wrong?", "哪项是错的")
+    ]
+    file.write_text("\n".join(map(json.dumps, asked)), encoding="utf-8")
+    judged = read([file])
+    assert not judged.overlaps(row("The second.", "Which of these is wrong? The first or second?"))
+    for said in (
+        " / ".join(choices),
+        "\n".join(f"{n}. {c}" for n, c in zip("ABC", choices, strict=True)),
+    ):
+        assert judged.overlaps(row("The second.", f"Which of these is wrong?\n{said}"))
+
+
+def test_of_a_judged_conversation_what_was_asked_counts(tmp_path: Path) -> None:
+    file = tmp_path / "old.jsonl"
+    said = [("system", "You are kind."), ("user", f"Is it so that {LONG}"), ("assistant", PASSAGE)]
+    messages = [{"role": role, "content": content} for role, content in said]
+    file.write_text(json.dumps({"messages": messages}), encoding="utf-8")
+    judged = read([file])
+    assert judged.overlaps(row("Yes.", LONG)) and not judged.overlaps(row(PASSAGE))
 
 
 @pytest.mark.parametrize(

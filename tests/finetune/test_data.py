@@ -107,6 +107,24 @@ def test_rows_teach_to_set_aside_where_that_is_on(home: Path) -> None:
                 assert shown == {*aside, *markers(answer)} and answer != REFUSAL["en"]
 
 
+def test_what_a_stage_cannot_train_on_is_counted_and_left_out(home: Path) -> None:
+    answers = ("It opens at nine in the morning.", "It opens at eight, or so they say.")
+    rated = [
+        {"prompt": "When does it open?", "completion": answers[0], "rating": "up"},
+        {"prompt": "When does it open?", "completion": answers[1], "rating": "down"},
+        {"prompt": "Who is it that opens it?", "completion": "The porter does.", "rating": "up"},
+    ]
+    (home / "rated.jsonl").write_text("\n".join(map(json.dumps, rated)), encoding="utf-8")
+    sources = [{"path": "rated.jsonl"}, {"path": "alpaca.json", "role": "general"}]
+    wanted = settings(home, sources=sources, val_size=0).model_copy(update={"stage": "dpo"})
+    account = prepare(wanted, bases(home), lambda message: None)
+    (row,) = read(home / "run" / "data" / "train.jsonl")
+    assert (row.reply, row.rejected) == answers
+    (dropped,) = (d for why, d in account["dropped"].items() if "`rejected`" in why)
+    assert dropped["count"] == 2 + len(ALPACA)
+    assert load(home / "run.yaml").stage == "sft" and run(home, sources=sources, val_size=0)
+
+
 def test_people_are_told_when_nothing_of_the_field_is_held_out(home: Path) -> None:
     account = run(home, **WHOLE)
     val = read(home / "run" / "data" / "val.jsonl")

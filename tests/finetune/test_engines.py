@@ -9,6 +9,7 @@ import httpx
 import pytest
 import torch
 from peft import LoraConfig, PromptEncoderConfig, TaskType, get_peft_model
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune import local
@@ -49,6 +50,29 @@ def test_a_likelihood_is_that_of_the_whole_text_read_at_once(tiny_model: Path) -
             expected = sum(likely[n - 1, ids[0, n]].item() for n in counted)
             assert score.tokens == len(counted)
             assert score.logprob == pytest.approx(expected, rel=2e-2)
+
+
+def test_a_model_that_begins_every_text_with_a_token_is_given_it(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """As Llama and Gemma do, and as training and vLLM do."""
+    begun = Path(shutil.copytree(tiny_model, tmp_path / "begun"))
+    tokenizer = AutoTokenizer.from_pretrained(begun)
+    begin = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{tokenizer.bos_token} $A", special_tokens=[(tokenizer.bos_token, begin)]
+    )
+    tokenizer.save_pretrained(begun)
+    (engine,) = local.together(str(begun), {})
+    assert AutoTokenizer.from_pretrained(begun)("")["input_ids"] == [begin]
+    (score,), (after,) = engine.score([Asked("", ("the answer",)), Asked("the", (" answer",))])
+    ids = tokenizer("the answer", return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        likely = engine.model(ids).logits[0, :-1].float().log_softmax(-1)
+    each = likely.gather(-1, ids[0, 1:, None])
+    assert score.tokens == ids.shape[1] - 1  # the first word counts too
+    assert score.logprob == pytest.approx(each.sum().item(), rel=2e-2)
+    assert after.logprob == pytest.approx(each[-after.tokens :].sum().item(), rel=2e-2)
 
 
 def test_a_soft_prompt_stands_once_before_the_text_that_is_scored(

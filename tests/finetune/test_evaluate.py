@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from finetune import evaluate, report
+from finetune import evaluate, judges, report
 from finetune.engines import Messages
 from finetune.evaluate import Evaluation, Items
+from finetune.items import Maths
 from finetune.judges import Measure
 from finetune.settings import TrainSettings
 from kb.errors import BadConfiguration, BadData
@@ -54,6 +55,13 @@ def test_a_model_that_reads_is_told_from_one_that_does_not(tmp_path: Path) -> No
     assert told["maths right"] == (0.0, 1.0)
     assert told["without retrieval right"] == (0.0, 0.0)
     assert done.verdict.passed
+
+
+def test_what_is_wanted_and_what_is_said_are_read_alike() -> None:
+    item = Maths(question="How much is it?", answer="So it is #### 10:30")
+    for said, right in (("It is #### 10:30", True), ("It is #### 11:30", False)):
+        (measure,), _ = judges.maths(Scripted("m", lambda _, said=said: said), [item])
+        assert measure.values == (float(right),)
 
 
 def test_the_line_of_what_is_set_aside_is_not_judged(tmp_path: Path) -> None:

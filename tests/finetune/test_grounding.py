@@ -65,7 +65,7 @@ def test_a_row_without_its_gold_passage_refuses_in_the_houses_words(kb: Knowledg
     assert made
     for row in made:
         asked = next(q for q in ASKED if q.text in row.messages[1].content)
-        assert row.reply == prompt.REFUSAL["en"]
+        assert row.reply == row.answer == prompt.REFUSAL["en"]
         assert not any(a in text for text in shown(row).values() for a in asked.answers)
 
 
@@ -173,6 +173,14 @@ def test_a_chinese_question_is_refused_in_chinese(base: Base) -> None:
     made = make(base.reader(SETTINGS), replace(STYLE, refusals=0.5, copies=8), (asked,))
     assert {r.reply for r in made if r.ability == "refusal"} == {prompt.REFUSAL["zh"]}
     assert any(r.reply.startswith("护士每年有二十七天假期。 [") for r in made)
+
+
+def test_a_german_question_makes_german_rows(base: Base) -> None:
+    base.put("de.md", "Die Apotheke ist von neun bis zehn auf. Das gilt nicht am Sonntag.")
+    asked = Question("Wann ist die Apotheke auf?", ("neun bis zehn",), ("de.md",), "q:1")
+    made = make(base.reader(SETTINGS), replace(STYLE, refusals=0.5, copies=4), (asked,))
+    assert {row.ability for row in made} == {"grounding", "refusal"}
+    assert {row.language for row in made} == {"de"}
 
 
 @pytest.mark.parametrize(

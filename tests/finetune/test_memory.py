@@ -145,6 +145,16 @@ def test_qlora_needs_less_than_lora_and_lora_less_than_full() -> None:
     assert sizes == sorted(set(sizes))
 
 
+@pytest.mark.parametrize("on", [CPU, GPU])
+def test_a_larger_adapter_needs_as_much_more_over_four_bits(on: Machine) -> None:
+    batch = Batch(1, 8, 8)
+    low, high = (
+        estimate(llama(7), run(finetuning_type="qlora", lora_rank=rank), batch, on).parts["weights"]
+        for rank in (16, 256)
+    )
+    assert high - low == 4 * (llama(7).adapter(256) - llama(7).adapter(16))
+
+
 def test_full_tuning_of_seven_billion_is_sixteen_bytes_a_parameter_and_activations() -> None:
     known = llama(7)
     parts = estimate(known, run(finetuning_type="full"), Batch(1, 128, 10), CPU).parts
@@ -156,7 +166,8 @@ def test_four_bits_are_half_a_byte() -> None:
     known = llama(7)
     parts = estimate(known, run(finetuning_type="qlora"), Batch(1, 128, 10), GPU).parts
     linear = known.parameters - known.embedding
-    assert parts["weights"] == pytest.approx(0.516 * linear + 2 * known.embedding, rel=0.01)
+    base = parts["weights"] - 4 * known.adapter(16)
+    assert base == pytest.approx(0.516 * linear + 2 * known.embedding, rel=0.01)
 
 
 def test_preferences_are_pairs_and_full_tuning_by_them_keeps_the_first_model() -> None:

@@ -54,6 +54,7 @@ def advised(
         parameters=round(billions * 1e9),
         full_fits=seen.fits("full"),
         lora_fits=seen.fits("lora"),
+        linear=shape.names,
     )
     return {line.about: line for line in advice.advise(facts, seen)}
 
@@ -108,6 +109,8 @@ def test_plain_text_is_to_have_five_to_ten_times_as_much_replayed() -> None:
     line = advised(1, 80, Counts({"domain": 100, "replay": 30}), stage="pt")["mix"]
     assert line.value == "500 to 1,000 rows of replayed text" and line.rule == "replay"
     assert line.configured == "domain 100, replay 30" and line.disagrees
+    enough = advised(1, 80, Counts({"domain": 100, "replay": 700}), stage="pt")["mix"]
+    assert enough.value == "domain 100, replay 700" and enough.configured is None
 
 
 def test_rows_without_general_ones_are_to_have_some() -> None:
@@ -144,6 +147,22 @@ def test_full_tuning_that_is_too_large_is_told_of_smaller_state() -> None:
     tight = advised(1, 14, finetuning_type="full")["optimizer"]
     assert tight.value == "adamw_bnb_8bit" and tight.configured == "adamw_torch_fused"
     assert advised(1, 80, finetuning_type="full")["optimizer"].configured is None
+    for optim in ("adamw_bnb_8bit", "sgd"):  # with which it fits
+        kept = advised(1, 14, finetuning_type="full", optim=optim)["optimizer"]
+        assert (kept.value, kept.configured) == (optim, None)
+
+
+def test_steps_are_advised_as_the_epochs_they_are() -> None:
+    few = advised(1, 80, Counts({"domain": 320}), max_steps=10)["epochs"]
+    assert few.value == "0.5 (max_steps 10)" and few.configured is None
+    many = advised(1, 80, Counts({"domain": 320}), max_steps=100)["epochs"]
+    assert many.value == "at most 3" and many.configured == "5 (max_steps 100)"
+
+
+def test_all_layers_by_name_are_all() -> None:
+    names = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
+    assert advised(1, 80, lora_target=names)["lora_target"].configured is None
+    assert advised(1, 80, lora_target="q_proj")["lora_target"].configured == "q_proj"
 
 
 def test_time_is_of_all_tokens_at_the_measured_speed(tiny_model: Path, tmp_path: Path) -> None:
@@ -169,6 +188,8 @@ def test_answers_that_are_drawn_are_counted_by_answer(tiny_model: Path, tmp_path
     settings = run(tmp_path, tiny_model, train, stage="grpo", num_train_epochs=1)
     made = planned(settings, measure=lambda *_: MEASURED)
     assert made.seconds == 12 * settings.num_generations / 2
+    three = settings.model_copy(update={"max_steps": 3})
+    assert planned(three, measure=lambda *_: MEASURED).seconds == 3 * 4 / 2  # 4 answers a step
     assert made.lines[-1].why.startswith(f"{12}") or "2 answers/s" in made.lines[-1].why
 
 

@@ -118,8 +118,10 @@ def test_an_edit_is_seen_by_the_next_evaluation(tmp_path: Path, base: Base) -> N
 
 
 def test_only_the_languages_asked_for_are_searched(tmp_path: Path, base: Base) -> None:
-    both = [*ASKED[:1], {"question": "药房几点开门？", "answers": ["八点"], "gold": ["zh.md"]}]
-    for languages, count in (["en"], 1), (["zh"], 1), ([], 2):
+    chinese = {"question": "药房几点开门？", "answers": ["八点"], "gold": ["zh.md"]}
+    german = {"question": "Wann ist die Apotheke auf?", "answers": ["acht"], "gold": ["de.md"]}
+    both = [*ASKED[:1], chinese, german]
+    for languages, count in (["en"], 1), (["zh"], 1), (["de"], 1), ([], 3):
         wanted = configured(tmp_path, both, languages=languages)
         assert len(evaluate.items(wanted, bases(tmp_path)).questions) == count
 

@@ -1,7 +1,7 @@
 """What an answer is worth."""
 
 from finetune.rewards import cited, right
-from kb.prompt import Excerpt, messages
+from kb.prompt import REFUSAL, Excerpt, messages
 
 
 def said(text: str) -> list[dict[str, str]]:
@@ -17,4 +17,12 @@ def test_only_what_was_shown_can_be_cited() -> None:
     shown = messages("When?", [Excerpt(1, "At nine [7]."), Excerpt(2, "At ten.")])
     nothing = messages("When?", [])
     answers = [said("At nine [1]."), said("At nine."), said("At nine [3]."), said("At nine [1].")]
-    assert cited([shown, shown, shown, nothing], answers) == [1.0, 0.0, 0.0, None]
+    asked = [shown, shown, shown, nothing]
+    assert cited(asked, answers, answer=["at nine"] * 4) == [1.0, 0.0, 0.0, None]
+
+
+def test_a_refusal_is_right_where_it_was_wanted_and_needs_no_citation() -> None:
+    shown = messages("When?", [Excerpt(1, "At nine.")])
+    answers, wanted = [said(REFUSAL["en"]), said("At nine. [1]")], [REFUSAL["en"]] * 2
+    assert right(answers, answer=wanted) == [1.0, 0.0]
+    assert cited([shown, shown], answers, answer=wanted) == [None, None]

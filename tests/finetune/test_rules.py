@@ -78,10 +78,22 @@ ALSO_BROKEN: list[tuple[str, Facts]] = [
     ("quality", facts(Counts({"domain": 20_000}), noisy=900, duplicates=200)),
     ("replay", facts(Counts({"domain": 10, "replay": 200}), stage="pt")),
     ("epochs", facts(patience=0)),
+    ("epochs", facts(max_steps=20)),  # of 16 rows, 100 there are
+    ("stages", facts(stage="dpo", finetuning_type="full")),
+    ("all-linear", facts(lora_target="q_proj", linear=("q_proj", "up_proj"))),
+    ("optimizer", facts(lora_rank=128, lora_fits=False)),
     ("price", facts(eval={"choice": ["exam.jsonl"]})),
     ("method", facts(finetuning_type="ptuning")),
     ("method", facts(parameters=BILLION, full_fits=True)),
     ("optimizer", facts(lora_rank=8, optim="adamw_bnb_8bit")),
+]
+
+
+ALSO_KEPT: list[tuple[str, Facts]] = [
+    ("epochs", facts(max_steps=18)),
+    ("epochs", facts(max_steps=70, stage="grpo")),  # four answers a row
+    ("all-linear", facts(lora_target="up_proj, q_proj", linear=("q_proj", "up_proj"))),
+    ("optimizer", facts(lora_rank=128, lora_fits=True, full_fits=False)),
 ]
 
 
@@ -99,9 +111,14 @@ def test_a_rule_complains_where_it_is_broken(rule: str, known: Facts) -> None:
     assert rule in complaints(known)
 
 
-@pytest.mark.parametrize(("rule", "known"), KEPT.items())
+@pytest.mark.parametrize(("rule", "known"), [*KEPT.items(), *ALSO_KEPT])
 def test_a_rule_is_silent_where_it_is_kept(rule: str, known: Facts) -> None:
     assert rule not in complaints(known)
+
+
+def test_full_tuning_goes_on_from_a_folder_of_weights(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"stage": "dpo", "finetuning_type": "full"}
+    assert "stages" not in complaints(facts(model_name_or_path=str(tmp_path), **keys))
 
 
 def test_a_good_run_hears_no_complaint() -> None:

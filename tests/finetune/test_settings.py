@@ -40,6 +40,7 @@ def test_set_overrides_the_file_in_sections_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("data: {mix: {domain: 0}}\n", "data.mix: no role has a share"),
         ("lora_rnk: 8\n", r"run.yaml: lora_rnk: unknown key; did you mean lora_rank"),
         ("data: {near_dup: 1}\n", r"data.near_dup: unknown key; did you mean near_duplicate"),
         (

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from finetune import models, stages, trainset
+from finetune import models, outlook, stages, trainset
 from finetune.checkpoints import last
 from finetune.parts import Parts
 from finetune.progress import Progress
@@ -86,6 +87,16 @@ def test_a_reward_model_judges_what_is_drawn(tmp_path: Path, tiny_model: Path) -
     keys = {**EXPLORING, "reward_model": tmp_path / "rm/model", "max_steps": 2}
     trained(run(tmp_path / "grpo", tiny_model, rows(4), **keys))
     assert all(worth != 0 for worth in rewards_of(tmp_path / "grpo"))
+
+
+def test_grpo_takes_rows_that_are_judged_by_what_they_cite_and_refuses_others() -> None:
+    settings = TrainSettings.model_validate(
+        {"model_name_or_path": "unused", "output_dir": "run", "stage": "grpo"}
+    )
+    shown = Origin(source="kb:one", chunks=(1,))
+    assert trainset.lacks(row(0, origin=shown), settings) == ""
+    assert trainset.lacks(row(0, answer="blue"), settings) == ""
+    assert "no `answer` to judge by" in trainset.lacks(row(0), settings)
 
 
 def test_grpo_leaves_out_the_rows_that_it_counts_as_too_long(
@@ -271,6 +282,22 @@ def test_an_adapter_is_gone_on_with(tmp_path: Path, tiny_model: Path) -> None:
     assert second["losses"]["train"]["first"] < first["losses"]["train"]["last"] + 0.1
 
 
+def test_an_adapter_of_another_rank_than_is_said_is_refused(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    """Memory is counted by what is said, and the adapter's own is what would be trained."""
+    trained(run(tmp_path / "a", tiny_model, lora_rank=8, max_steps=1))
+    for keys, said in (
+        ({}, "lora_rank: 16, and .*a/adapter has 8: write lora_rank: 8"),
+        ({"lora_rank": 8, "lora_alpha": 8}, "lora_alpha: 8, and .* has 16"),
+    ):
+        more: dict[str, Any] = {"adapter_name_or_path": tmp_path / "a/adapter", **keys}
+        with pytest.raises(BadConfiguration, match=said):
+            trained(run(tmp_path / "b", tiny_model, **more))
+    done = run(tmp_path / "b", tiny_model, adapter_name_or_path=tmp_path / "a/adapter", lora_rank=8)
+    assert trained(done)["parameters"]["trained"] > 0
+
+
 # What cannot work.
 
 
@@ -329,6 +356,22 @@ def test_held_out_rows_that_are_too_long_are_left_out_and_counted(
     assert done["rows"]["held_out"] == {"domain": 2}
     (said,) = done["rows"]["too_long"]
     assert said.startswith("held out (general): made.jsonl:77: ") and "limit 100" in said
+
+
+def test_a_rejected_answer_that_is_left_out_needs_no_memory(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = [*rows(60, rejected="no"), row(0, rejected="no" * 5_000)]
+    settings = run(tmp_path, tiny_model, pairs, stage="dpo", cutoff_len=100, max_steps=1)
+    seen: list[int] = []
+
+    def of(run: TrainSettings, shape: Any, sized: Any, on: Any) -> Any:
+        seen.append(max(one.tokens for one in sized))
+        return outlook.of(run, shape, sized, on)
+
+    monkeypatch.setattr("finetune.train.outlook", SimpleNamespace(of=of))
+    trained(settings)
+    assert seen and seen[0] <= 100
 
 
 def test_pairs_of_which_one_is_too_long_are_left_out_and_too_many_refused(
