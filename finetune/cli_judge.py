@@ -43,9 +43,10 @@ def evaluate(
     from kb.settings import KbSettings
     from kb.settings import load as load_house
 
-    settings, house = load(config, sets), load_house()
+    few = [f"eval.most={limit}"] if limit else []
+    settings, house = load(config, [*(sets or ()), *few]), load_house()
     bases = Bases(house.home, house.section("kb", KbSettings), _say)
-    asked = evaluating.items(settings, bases, limit)
+    asked = evaluating.items(settings, bases)
     if dry_run:
         _show(asked.counts(), as_json)
         return

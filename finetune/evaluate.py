@@ -52,11 +52,10 @@ class Evaluation:
     """The base's answer, what the candidate said to the same, and whether that was right."""
 
 
-def items(settings: TrainSettings, bases: Bases, limit: int | None = None) -> Items:
+def items(settings: TrainSettings, bases: Bases) -> Items:
     """The items of a configuration, drawn by its seed; questions are searched for in `bases`.
     Raises BadData, UnknownKnowledgeBase, and BadConfiguration if nothing is named."""
-    wanted, seed = settings.eval, settings.seed
-    most = limit or wanted.most
+    wanted, most, seed = settings.eval, settings.eval.most, settings.seed
     languages = wanted.languages or settings.data.languages
     grounding: list[Grounding] = []
     for file in wanted.grounding:

@@ -40,7 +40,7 @@ def test_eval_judges_the_run_and_the_gate_says_no_with_2(
     assert run(monkeypatch, "eval", str(config), *QUICK) == 2
     out, said = capsys.readouterr()
     made = json.loads(out)
-    assert made["gate"]["passed"] is False
+    assert made["gate"]["passed"] is False and made["settings"]["most"] == 3
     assert {m["ability"] for m in made["measures"]} == {
         "grounding",
         "without retrieval",

@@ -27,8 +27,8 @@ def calculator(content: str) -> str:
     return reader(content)
 
 
-def items(configured: TrainSettings, limit: int | None = None) -> Items:
-    return evaluate.items(configured, bases(configured.output_dir), limit)
+def items(configured: TrainSettings) -> Items:
+    return evaluate.items(configured, bases(configured.output_dir))
 
 
 def run(configured: TrainSettings, base: Scripted, candidate: Scripted) -> Evaluation:
@@ -135,12 +135,12 @@ def test_both_models_get_the_serving_prompt_with_and_without_passages(tmp_path: 
 
 
 def test_the_same_seed_draws_the_same_items_and_every_kind(tmp_path: Path) -> None:
-    configured = settings(tmp_path)
-    first = items(configured, 6)
-    assert first == items(configured, 6)
+    configured = settings(tmp_path, most=6)
+    first = items(configured)
+    assert first == items(configured)
     assert first.counts() == {"questions": 0, "grounding": 6, "choice": 6, "maths": 6, "text": 6}
     assert {i.group for i in first.grounding} == {"clean", "noisy", "unanswerable"}
-    other = items(configured.model_copy(update={"seed": 7}), 6)
+    other = items(configured.model_copy(update={"seed": 7}))
     assert other.grounding != first.grounding
 
 
