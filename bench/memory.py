@@ -27,6 +27,8 @@ from finetune.settings import TrainSettings
 from kb.models import locate
 from kb.settings import load
 
+NEAR = 0.15
+"""How far an estimate may be from the measured peak; beyond, the exit code is 1."""
 BUNDLED = "bundled:smollm2-135m-instruct"
 SHAPES: dict[str, dict[str, Any]] = {
     "llama-60m": {
@@ -155,6 +157,8 @@ def main() -> None:
                 print(done[-1], file=sys.stderr, flush=True)
     shown = [{k: v for k, v in row.items() if k != "parts_gb"} for row in done]
     show(shown, {"runs": done}, options.json)
+    if off := [row for row in done if abs(row["ratio"] - 1) > NEAR]:
+        sys.exit(f"{len(off)} of {len(done)} estimates are further than {NEAR:.0%} from the peak")
 
 
 if __name__ == "__main__":

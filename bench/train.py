@@ -42,6 +42,8 @@ DATA = Path(os.environ.get("VADEMECUM_DATA", "../shared/data"))
 QUESTIONS = "medquad/qa_sft_2000.jsonl"
 BUNDLED = "bundled:smollm2-135m-instruct"
 METHODS: tuple[Method, ...] = ("full", "lora", "qlora")
+FLOOR = 0.98
+"""Of TRL's speed; below, the exit code is 1."""
 PUBLISHED = "Llama-2-7B on one A100: time 1.505, memory 0.665"
 """QLoRA beside LoRA, as finetune.rules quotes it."""
 
@@ -237,6 +239,9 @@ def main() -> None:
                 "revision": runs.revision(),
             },
         )
+    slow = [f"{r['method']} {r['rows']}" for r in rows if r["ratio"] < FLOOR]
+    if slow and not options.quick:
+        sys.exit(f"slower than {FLOOR} of TRL: {', '.join(slow)}")
 
 
 if __name__ == "__main__":
