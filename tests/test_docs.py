@@ -76,7 +76,7 @@ def test_the_sample_configuration_is_the_one_that_is_shown_and_its_files_are_the
     named = [*settings.eval.grounding, *settings.eval.text]
     named += [one.path for one in settings.data.sources]
     named += [one.questions for one in settings.data.knowledge if one.questions]
-    assert len(named) == 4 and all(path.is_file() for path in named)
+    assert len(named) == 5 and all(path.is_file() for path in named)
     assert evaluate.items(settings, bases(tmp_path)).counts() == {
         "questions": 0, "grounding": 44, "choice": 0, "maths": 0, "text": 8,
     }  # fmt: skip
