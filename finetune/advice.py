@@ -7,7 +7,7 @@ figures disagree with the rule, the line says so: rules and evidence stand in `f
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from finetune.checks import MIN_GENERAL, REPLAY, is_all, saves
+from finetune.checks import MIN_GENERAL, REPLAY, is_all, replay, saves
 from finetune.facts import Facts
 from finetune.outlook import Outlook, gb
 from finetune.rules import by_id
@@ -140,8 +140,7 @@ def mix(facts: Facts, seen: Outlook) -> Advice:
     field = counts.roles.get("domain", 0)
     if pt:
         low, high = REPLAY
-        replayed = counts.roles.get("replay", 0)
-        enough = low * field <= replayed <= high * field
+        enough = replay(facts) is None
         wanted = f"{low * field:,.0f} to {high * field:,.0f} rows of replayed text"
         why = f"{low:.0f} to {high:.0f} times the {field:,} of the field; 5% was enough elsewhere"
         return _line("mix", held if enough else wanted, why, "replay", held)

@@ -105,8 +105,8 @@ def _texts(value: files.Object) -> Iterator[str]:
 
 
 def _with_choices(question: str, choices: Sequence[object]) -> Iterator[str]:
-    """ "Which of these is wrong?" is anybody's, but not with what there is to choose from, plain or
-    lettered."""
+    """A short question ("Which of these is wrong?") is anybody's, but not with what there is to
+    choose from, plain or lettered."""
     if len(_words(question)) >= RUN:
         yield question
     yield " ".join([question, *map(str, choices)])
