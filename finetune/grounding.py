@@ -6,7 +6,7 @@ Knows nothing of where questions come from.
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from finetune import answers
@@ -30,6 +30,11 @@ _COVERED = 0.85
 """Share of a question's words in a hit from which it may well answer; see `kb.records.Hit`."""
 _SAME = 0.6
 """Share of a wrong hit's sentences' words in the answer's from which it may well answer too."""
+_TRIES = 3
+"""Draws of hits a row: many show what an earlier one showed."""
+
+Shown = tuple[tuple[Hit, prompt.Excerpt], ...]
+"""The hits that find room in a prompt, and what of each stands there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +87,42 @@ def rows(
             continue
         # A generator a question: one more does not change the rows of the others.
         rng = random.Random(f"{style.seed} {question.source} {question.text}")
-        for refuses, count in _plan(len(case.wrong), style, rng):
-            hits = _chosen(case, count, rng, refuses)
-            row = _row(case, name, style, hits, refuses, dropped)
-            if row is not None:
-                yield row
+        yield from _copies(case, name, style, rng, dropped)
+
+
+def _copies(
+    case: Case, name: str, style: Style, rng: random.Random, dropped: Dropped
+) -> Iterator[Row]:
+    """`style.copies` rows of a question, or fewer if no more differ.
+
+    How many references are shown must not tell whether there is an answer. So it is drawn of a row
+    that differs from the others whether it refuses, and then it shows as many as the answer would.
+    Drawn before, 42% of the prompts with one reference refused and 25% of the others, as there are
+    few ways to show one, and a model learned it (docs/decisions/014).
+    """
+    asked = case.question
+    seen: set[Shown] = set()
+    rows = 0
+    for _ in range(_TRIES * style.copies):
+        if rows == style.copies:
+            return
+        count = rng.randint(0, min(style.distractors, len(case.wrong)))
+        refuses = bool(case.wrong) and rng.random() < style.refusals
+        shown = _shown(_answering(case, count, rng), asked, style)
+        if shown in seen:
+            continue
+        seen.add(shown)
+        if not any(case.sentence in e.text and h is case.gold for h, e in shown):
+            dropped.add("answer beyond the prompt's room", f"{asked.source}: {asked.text}")
+            continue
+        if refuses:
+            shown = _refusing(case, len(shown), style, rng, seen)
+            if not shown:
+                dropped.add("no refusal that shows as much", f"{asked.source}: {asked.text}")
+                continue
+            seen.add(shown)
+        rows += 1
+        yield _row(case, name, style, shown, refuses)
 
 
 def _case(question: Question, found: Found, style: Style, dropped: Dropped) -> Case | None:
@@ -139,41 +175,56 @@ def _is_wrong(hit: Hit, gold: Hit, sentence: str, question: Question) -> bool:
     return len(said & set(content_words(hit.chunk.text))) < _SAME * len(said)
 
 
-def _plan(wrong: int, style: Style, rng: random.Random) -> Iterator[tuple[bool, int]]:
-    """For each copy, whether it refuses and how many wrong hits it shows; no two of the same kind
-    show as many, so that a copy is hardly ever the same row again."""
-    most = min(style.distractors, wrong)
-    answering = rng.sample(range(most + 1), most + 1)
-    refusing = rng.sample(range(1, max(most, 1) + 1), max(most, 1))
-    for _ in range(style.copies):
-        refuses = wrong > 0 and rng.random() < style.refusals
-        if counts := refusing if refuses else answering:
-            yield refuses, counts.pop()
+def _answering(case: Case, count: int, rng: random.Random) -> list[Hit]:
+    """`count` wrong hits in the retriever's order, half the time its first ones, and among them the
+    gold one."""
+    hits = sorted([case.gold, *_wrong(case, count, rng)], key=lambda h: -h.score)
+    if rng.random() >= _BY_RANK:
+        hits.remove(case.gold)
+        hits.insert(rng.randint(0, len(hits)), case.gold)
+    return hits
 
 
-def _row(
-    case: Case, name: str, style: Style, hits: list[Hit], refuses: bool, dropped: Dropped
-) -> Row | None:
+def _refusing(
+    case: Case, references: int, style: Style, rng: random.Random, seen: Set[Shown]
+) -> Shown:
+    """Wrong hits in the retriever's order of which the prompt shows so many, and which were not
+    shown yet; nothing if none are found."""
+    most = min(max(style.distractors, references), len(case.wrong))
+    for count in rng.sample(range(1, most + 1), most):
+        hits = sorted(_wrong(case, count, rng), key=lambda h: -h.score)
+        shown = _shown(hits, case.question, style)
+        if len(shown) == references and shown not in seen:
+            return shown
+    return ()
+
+
+def _wrong(case: Case, count: int, rng: random.Random) -> list[Hit]:
+    near = case.wrong[: count if rng.random() < 0.5 else 2 * count + 2]
+    return rng.sample(near, min(count, len(near)))
+
+
+def _shown(hits: Sequence[Hit], question: Question, style: Style) -> Shown:
+    excerpts = prompt.excerpts(question.text, hits, style.context_tokens)
+    return tuple((hits[e.number - 1], e) for e in excerpts)
+
+
+def _row(case: Case, name: str, style: Style, shown: Shown, refuses: bool) -> Row:
     question = case.question.text
-    excerpts = prompt.excerpts(question, hits, style.context_tokens)
-    refusal = "zh" if is_chinese(question) else "en"
-    used = [e.number for e in excerpts]
-    wanted = next(iter(case.question.answers), None)
-    if refuses:
-        wanted = reply = prompt.REFUSAL[refusal]
-    else:
-        number = 1 + hits.index(case.gold)
-        shown = next((e.text for e in excerpts if e.number == number), "")
-        if case.sentence not in shown:
-            dropped.add("answer beyond the prompt's room", f"{case.question.source}: {question}")
-            return None
+    language = "zh" if is_chinese(question) else "en"
+    reply = prompt.REFUSAL[language]
+    wanted: str | None = reply
+    if not refuses:
+        wanted = next(iter(case.question.answers), None)
+        number = next(e.number for hit, e in shown if hit is case.gold)
         reply = answers.says(prompt.harmless(case.sentence), number)
         if style.set_aside:
-            reply = prompt.set_aside([n for n in used if n != number], refusal) + reply
-    messages = [Message.model_validate(m) for m in prompt.messages(question, excerpts)]
-    visible = sorted((hits[n - 1] for n in used), key=lambda h: h is not case.gold)
+            unused = [e.number for _, e in shown if e.number != number]
+            reply = prompt.set_aside(unused, language) + reply
+    messages = prompt.messages(question, [excerpt for _, excerpt in shown])
+    visible = sorted((hit for hit, _ in shown), key=lambda h: h is not case.gold)
     return Row(
-        messages=(*messages, Message(role="assistant", content=reply)),
+        messages=(*map(Message.model_validate, messages), Message(role="assistant", content=reply)),
         role=style.role,
         ability="refusal" if refuses else "grounding",
         language=of_question(question, case.gold.chunk.text),
@@ -187,18 +238,6 @@ def _row(
             generation=case.generation,
         ),
     )
-
-
-def _chosen(case: Case, count: int, rng: random.Random, refuses: bool) -> list[Hit]:
-    """Wrong hits in the retriever's order, half the time its first ones, and among them the gold
-    one unless it refuses."""
-    near = case.wrong[: count if rng.random() < 0.5 else 2 * count + 2]
-    chosen = rng.sample(near, min(count, len(near)))
-    hits = sorted(chosen if refuses else [case.gold, *chosen], key=lambda h: -h.score)
-    if not refuses and rng.random() >= _BY_RANK:
-        hits.remove(case.gold)
-        hits.insert(rng.randint(0, len(hits)), case.gold)
-    return hits
 
 
 def stale(rows: Sequence[Row], store: Store) -> list[Row]:

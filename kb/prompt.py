@@ -24,12 +24,18 @@ REFUSAL = {
 a model that was trained to. By language."""
 SET_ASIDE = {"en": "Set aside: ", "zh": "不采用："}
 """How a first line begins that names the references an answer does not use."""
-_HEADS = tuple(head.strip() for head in SET_ASIDE.values())
-_BEGUN = rf"\s*(?:{'|'.join(map(re.escape, _HEADS))})"
+_NONE = {"en": "none", "zh": "无"}
+_HEAD = "|".join(re.escape(head.strip()) for head in SET_ASIDE.values())
+_ALL_USED = tuple(f"{SET_ASIDE[language]}{none}" for language, none in _NONE.items())
+_WHOLE = rf"(?:{'|'.join(map(re.escape, _ALL_USED))})[ \t]*"
 _MARK = r"[ \t]*\[\d{1,3}\]"
 # The end of an answer that was cut off within the line is the line's end too.
-_ASIDE = re.compile(rf"{_BEGUN}(?P<marks>(?:{_MARK})+)[ \t]*(?:\n\s*|(?:\[\d{{0,3}})?\Z)")
-_ASIDE_OPEN = re.compile(rf"{_BEGUN}(?:{_MARK})*[ \t]*(?:\[\d{{0,3}}|\n\s*)?")
+_ASIDE = re.compile(
+    rf"\s*(?:(?:{_HEAD})(?P<marks>(?:{_MARK})+)[ \t]*(?:\[\d{{0,3}}\Z)?|{_WHOLE})(?:\n\s*|\Z)"
+)
+_ASIDE_OPEN = re.compile(
+    rf"\s*(?:(?:{_HEAD})(?:{_MARK})*[ \t]*(?:\[\d{{0,3}}|\n\s*)?|{_WHOLE}(?:\n\s*)?)"
+)
 
 _CONTROL = re.compile(
     r"<(?=\||/?s>|/?(?:bos|eos|pad|unk|mask|cls|sep|think|tool_call|tool_response)>"
@@ -125,9 +131,10 @@ def nearest(question: str, hits: Sequence[Hit]) -> list[Quote]:
 
 def set_aside(numbers: Sequence[int], language: str) -> str:
     """The line in front of an answer that says which references it does not use (ChatLaw's
-    self-suggestion); nothing if it uses all. A dozen tokens: it names numbers and no reasons."""
+    self-suggestion), or that it uses all: with a line in every answer, a model's first word tells
+    an answer from a refusal. A dozen tokens: it names numbers and no reasons."""
     marks = " ".join(f"[{n}]" for n in numbers)
-    return f"{SET_ASIDE[language]}{marks}\n" if numbers else ""
+    return f"{SET_ASIDE[language]}{marks or _NONE[language]}\n"
 
 
 def split_aside(text: str) -> tuple[list[int], str]:
@@ -136,13 +143,13 @@ def split_aside(text: str) -> tuple[list[int], str]:
     line = _ASIDE.match(text)
     if line is None:
         return [], text
-    return [int(n) for n in re.findall(r"\d+", line["marks"])], text[line.end() :]
+    return [int(n) for n in re.findall(r"\d+", line["marks"] or "")], text[line.end() :]
 
 
 def may_set_aside(text: str) -> bool:
     """Whether a text that goes on may turn out to begin with such a line, or the line to go on."""
     begun = text.lstrip()
-    return any(head.startswith(begun) for head in _HEADS) or bool(_ASIDE_OPEN.fullmatch(text))
+    return any(line.startswith(begun) for line in _ALL_USED) or bool(_ASIDE_OPEN.fullmatch(text))
 
 
 def harmless(text: str) -> str:

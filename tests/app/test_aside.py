@@ -14,6 +14,9 @@ OTHERS = (
     "Set aside:\n[1] is a list.",
     "Set aside: [1] and [2]\nare not used.",
     "Set aside: [1234]\nis no number of a passage.",
+    "Set aside: none of the references.",
+    "Set aside: none [1]\nis used.",
+    "Set aside: no",
     "Set aside: [",
     "set aside: [1]\nis another's manner.",
     "Set",
@@ -39,6 +42,18 @@ def test_the_line_is_taken_off_and_read_whatever_way_it_is_cut(
     assert hear(f" {line}\n{answer}", size) == (answer, [1, 3, 12])
     # Out of tokens in the middle of a number, as soon as there was one.
     assert hear(line.partition("2]")[0], size) == ("", [1, 3])
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 1000])
+def test_a_line_that_sets_nothing_aside_is_taken_off_too(
+    answer: str, language: str, size: int
+) -> None:
+    line = prompt.set_aside([], language)
+    assert hear(line + answer, size) == (answer, [])
+    assert hear(f" {line}\n{answer}", size) == (answer, [])
+    assert hear(line.rstrip(), size) == ("", [])
 
 
 @pytest.mark.parametrize("said", [*OTHERS, *ANSWERS[:3]])

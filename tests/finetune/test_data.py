@@ -16,7 +16,7 @@ from finetune.rows import read, write
 from finetune.settings import TrainSettings, load
 from kb.errors import BadConfiguration, BadData, TrainingStopped, UnknownKnowledgeBase
 from kb.judging import markers
-from kb.prompt import REFUSAL, split_aside
+from kb.prompt import REFUSAL, set_aside, split_aside
 from kb.settings import KbSettings
 from tests.finetune.handbook import NAME, SETTINGS, TEXTS, bases, fill
 from tests.finetune.shared import shared
@@ -105,6 +105,7 @@ def test_rows_teach_to_set_aside_where_that_is_on(home: Path) -> None:
                 assert row.reply == REFUSAL["en"]
             else:
                 assert shown == {*aside, *markers(answer)} and answer != REFUSAL["en"]
+                assert row.reply == set_aside(aside, "en") + answer
 
 
 def test_what_a_stage_cannot_train_on_is_counted_and_left_out(home: Path) -> None:

@@ -84,9 +84,12 @@ def test_the_prompt_is_the_servers_own(kb: KnowledgeBase) -> None:
 
 def test_little_room_shows_sentences_and_what_lost_its_answer_is_counted(kb: KnowledgeBase) -> None:
     dropped = Dropped()
-    made = list(rows(kb, NAME, ASKED, replace(STYLE, context_tokens=20, refusals=0.0), dropped))
-    assert all(sum(map(len, shown(row).values())) < 140 for row in made)
-    assert len(made) + sum(dropped.counts.values()) >= len(ASKED) * STYLE.copies
+    asked = (*ASKED, Question("When does Mill Lane close?", ("18:40",), ("pharmacy.md",), "q:5"))
+    made = list(rows(kb, NAME, asked, replace(STYLE, context_tokens=20, refusals=0.0), dropped))
+    assert made and all(sum(map(len, shown(row).values())) < 140 for row in made)
+    # The sentence that answers does not name the place, the others do.
+    assert set(dropped.counts) == {"answer beyond the prompt's room"}
+    assert not [row for row in made if "q:5" in row.origin.source]
 
 
 def test_distractors_are_the_retrievers_own_hits_and_never_hold_the_answer(
@@ -140,20 +143,39 @@ def test_an_edited_document_marks_its_rows_as_stale(kb: KnowledgeBase, base: Bas
 
 
 def test_set_aside_names_the_references_that_the_answer_does_not_use(kb: KnowledgeBase) -> None:
-    for row in make(kb, replace(STYLE, set_aside=True)):
+    made = make(kb, replace(STYLE, set_aside=True))
+    assert any(row.reply.startswith("Set aside: none\n") for row in made)
+    for row in made:
         numbers, answer = prompt.split_aside(row.reply)
         assert judge(row.reply, [row.answer or ""], [], 0).refused is (row.ability == "refusal")
         first, newline, rest = row.reply.partition("\n")
+        # The first word tells an answer from a refusal: the line stands before every answer (014).
+        assert bool(newline) is (row.ability == "grounding")
         if not newline:
-            # A refusal's first word tells it from an answer: no line stands before it (014).
-            assert len(shown(row)) == 1 or row.ability == "refusal"
             continue
         aside = {int(n) for n in re.findall(r"\[(\d+)\]", first)}
         # What is taught is what serving takes off, and nothing more.
         assert (sorted(aside), rest) == (numbers, answer)
         used = {int(n) for n in re.findall(r"\[(\d+)\]", rest)}
         assert first.startswith("Set aside: ") and aside | used == set(shown(row))
-        assert not aside & used
+        assert not aside & used and bool(aside) is not first.endswith("none")
+
+
+def test_rows_of_a_question_differ_and_as_many_refuse_beside_one_reference_as_beside_others(
+    kb: KnowledgeBase,
+) -> None:
+    """There are few ways to show one: drawn before that is known, refusals are most of them."""
+    style = replace(STYLE, copies=20, distractors=2, context_tokens=60, refusals=0.4)
+    refuses: dict[int, list[bool]] = {}
+    for seed in range(25):
+        made = make(kb, replace(style, seed=seed))
+        assert len({row.messages for row in made}) == len(made)
+        for row in made:
+            refuses.setdefault(len(shown(row)), []).append(row.ability == "refusal")
+    shares = {references: sum(each) / len(each) for references, each in refuses.items()}
+    assert shares.keys() == {1, 2, 3}
+    # Of this few documents not every prompt has a refusal that shows as much.
+    assert all(0.15 < share < style.refusals + 0.05 for share in shares.values()), shares
 
 
 def test_what_cannot_be_said_for_certain_is_no_row_and_is_counted(kb: KnowledgeBase) -> None:
