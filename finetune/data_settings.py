@@ -56,9 +56,10 @@ class Knowledge(Section):
     most_passages: Annotated[int | None, Field(ge=1)] = None
     """Passages of a collection at most: those that the questions need, others to fill up."""
     copies: Annotated[int, Field(ge=1, le=20)] = 1
-    """Rows a question, each with other distractors; fewer where no more differ."""
+    """Rows a question, each with other distractors; fewer where no more prompts differ."""
     distractors: Annotated[int, Field(ge=0, le=20)] = 2
-    """Wrong hits of the serving retriever beside the gold passage, 0 to this many a row."""
+    """Wrong hits of the serving retriever beside the gold passage, or beside one in its place, 0 to
+    this many a row."""
     refusals: Annotated[float, Field(ge=0, le=1)] = 0.2
     """Share of rows whose gold passage is left out, so that refusing is right. They show as many
     passages as they would with it."""

@@ -93,15 +93,18 @@ def rows(
 def _copies(
     case: Case, name: str, style: Style, rng: random.Random, dropped: Dropped
 ) -> Iterator[Row]:
-    """`style.copies` rows of a question, or fewer if no more differ.
+    """`style.copies` rows of a question, or as many as there are different prompts with its answer.
 
-    How many references are shown must not tell whether there is an answer. So it is drawn of a row
-    that differs from the others whether it refuses, and then it shows as many as the answer would.
-    Drawn before, 42% of the prompts with one reference refused and 25% of the others, as there are
-    few ways to show one, and a model learned it (docs/decisions/014).
+    How many references are shown, and under which numbers, must not tell whether there is an
+    answer. So it is drawn of a prompt that differs from the others whether it refuses, and then it
+    shows as many references as with the answer. Drawn before, 42% of the prompts with one reference
+    refused and 27% of those with two, as there are few ways to show one, and a model learned it
+    (docs/decisions/014). Not mended by this: with fewer than `style.distractors` + 1 wrong hits,
+    the fullest prompt always has an answer.
     """
     asked = case.question
-    seen: set[Shown] = set()
+    seen: set[tuple[prompt.Excerpt, ...]] = set()
+    lost: list[str] = []
     rows = 0
     for _ in range(_TRIES * style.copies):
         if rows == style.copies:
@@ -109,20 +112,22 @@ def _copies(
         count = rng.randint(0, min(style.distractors, len(case.wrong)))
         refuses = bool(case.wrong) and rng.random() < style.refusals
         shown = _shown(_answering(case, count, rng), asked, style)
-        if shown in seen:
+        if _texts(shown) in seen:
             continue
-        seen.add(shown)
-        if not any(case.sentence in e.text and h is case.gold for h, e in shown):
-            dropped.add("answer beyond the prompt's room", f"{asked.source}: {asked.text}")
+        seen.add(_texts(shown))
+        if not any(hit is case.gold and case.sentence in e.text for hit, e in shown):
+            lost.append("answer beyond the prompt's room")
             continue
         if refuses:
             shown = _refusing(case, len(shown), style, rng, seen)
             if not shown:
-                dropped.add("no refusal that shows as much", f"{asked.source}: {asked.text}")
+                lost.append("no refusal that shows as much")
                 continue
-            seen.add(shown)
+            seen.add(_texts(shown))
         rows += 1
         yield _row(case, name, style, shown, refuses)
+    for reason in lost[: style.copies - rows]:
+        dropped.add(reason, f"{asked.source}: {asked.text}")
 
 
 def _case(question: Question, found: Found, style: Style, dropped: Dropped) -> Case | None:
@@ -186,15 +191,19 @@ def _answering(case: Case, count: int, rng: random.Random) -> list[Hit]:
 
 
 def _refusing(
-    case: Case, references: int, style: Style, rng: random.Random, seen: Set[Shown]
+    case: Case,
+    references: int,
+    style: Style,
+    rng: random.Random,
+    seen: Set[tuple[prompt.Excerpt, ...]],
 ) -> Shown:
     """Wrong hits in the retriever's order of which the prompt shows so many, and which were not
     shown yet; nothing if none are found."""
-    most = min(max(style.distractors, references), len(case.wrong))
+    most = min(style.distractors + 1, len(case.wrong))  # as many as stand beside gold, and gold
     for count in rng.sample(range(1, most + 1), most):
         hits = sorted(_wrong(case, count, rng), key=lambda h: -h.score)
         shown = _shown(hits, case.question, style)
-        if len(shown) == references and shown not in seen:
+        if len(shown) == references and _texts(shown) not in seen:
             return shown
     return ()
 
@@ -207,6 +216,11 @@ def _wrong(case: Case, count: int, rng: random.Random) -> list[Hit]:
 def _shown(hits: Sequence[Hit], question: Question, style: Style) -> Shown:
     excerpts = prompt.excerpts(question.text, hits, style.context_tokens)
     return tuple((hits[e.number - 1], e) for e in excerpts)
+
+
+def _texts(shown: Shown) -> tuple[prompt.Excerpt, ...]:
+    """What tells one prompt from another: two hits may have the same text."""
+    return tuple(excerpt for _, excerpt in shown)
 
 
 def _row(case: Case, name: str, style: Style, shown: Shown, refuses: bool) -> Row:

@@ -161,21 +161,39 @@ def test_set_aside_names_the_references_that_the_answer_does_not_use(kb: Knowled
         assert not aside & used and bool(aside) is not first.endswith("none")
 
 
-def test_rows_of_a_question_differ_and_as_many_refuse_beside_one_reference_as_beside_others(
-    kb: KnowledgeBase,
+def test_rows_of_a_question_differ_and_what_is_shown_does_not_tell_whether_there_is_an_answer(
+    base: Base,
 ) -> None:
-    """There are few ways to show one: drawn before that is known, refusals are most of them."""
+    """There are few ways to show one reference: drawn before that is known, most of them refuse."""
+    for n in range(12):
+        text = f"Ward {n} closes late. Its nurse notes how long a dose and records are kept."
+        base.put(f"ward-{n}.md", text)
+    for n in range(2):
+        base.put(f"copy-{n}.md", "On Saturdays a nurse of the pharmacy takes leave.")
+    kb = base.reader(SETTINGS)
     style = replace(STYLE, copies=20, distractors=2, context_tokens=60, refusals=0.4)
     refuses: dict[int, list[bool]] = {}
+    numbers: dict[str, set[int]] = {"grounding": set(), "refusal": set()}
     for seed in range(25):
         made = make(kb, replace(style, seed=seed))
         assert len({row.messages for row in made}) == len(made)
         for row in made:
             refuses.setdefault(len(shown(row)), []).append(row.ability == "refusal")
+            numbers[row.ability] |= set(shown(row))
     shares = {references: sum(each) / len(each) for references, each in refuses.items()}
-    assert shares.keys() == {1, 2, 3}
-    # Of this few documents not every prompt has a refusal that shows as much.
-    assert all(0.15 < share < style.refusals + 0.05 for share in shares.values()), shares
+    assert shares.keys() == {1, 2, 3} and numbers["grounding"] == numbers["refusal"]
+    assert max(shares.values()) - min(shares.values()) < 0.1, shares
+
+
+@pytest.mark.parametrize("refusals", [0.0, 0.5, 1.0])
+def test_without_distractors_one_reference_is_shown_and_refused_as_often_as_asked(
+    kb: KnowledgeBase, refusals: float
+) -> None:
+    style = replace(STYLE, copies=1, distractors=0, refusals=refusals)
+    made = [row for seed in range(50) for row in make(kb, replace(style, seed=seed))]
+    assert {len(shown(row)) for row in made} == {1}
+    share = sum(row.ability == "refusal" for row in made) / len(made)
+    assert share == pytest.approx(refusals, abs=0.1)
 
 
 def test_what_cannot_be_said_for_certain_is_no_row_and_is_counted(kb: KnowledgeBase) -> None:
