@@ -1,5 +1,7 @@
 """What a run needs is counted as autograd keeps it, and grows with what it depends on."""
 
+import gc
+import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from bench import memory as bench
 from finetune import device, head, lengths, models, outlook, shape
 from finetune.batches import LengthGrouped
 from finetune.lengths import Sized
@@ -168,6 +171,34 @@ def test_four_bits_are_half_a_byte() -> None:
     linear = known.parameters - known.embedding
     base = parts["weights"] - 4 * known.adapter(16)
     assert base == pytest.approx(0.516 * linear + 2 * known.embedding, rel=0.01)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="maps are told by Linux")
+def test_four_bits_let_go_of_the_files_that_they_were_made_from(
+    model: Path, tmp_path: Path
+) -> None:
+    """One weight that is still a view of a mapped file keeps all of it resident."""
+    own = str(shutil.copytree(model, tmp_path / "own"))
+
+    def is_mapped() -> bool:
+        gc.collect()
+        return own in Path("/proc/self/maps").read_text(encoding="utf-8")
+
+    half = models.load(own, run(finetuning_type="lora", lora_rank=4), bf16=False)
+    assert is_mapped()
+    del half
+    made = models.load(own, run(finetuning_type="qlora", lora_rank=4), bf16=False)
+    assert not is_mapped() and made is not None
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_the_estimate_is_near_the_peak_of_a_real_run(
+    method: str, models_home: Path, tmp_path: Path
+) -> None:
+    """All settings of `bench.memory` are a quarter of an hour."""
+    found = bench.measured(bench.Setting("llama-60m", method, 4, 256), models_home, tmp_path)
+    assert found["ratio"] == pytest.approx(1, abs=bench.NEAR), found
 
 
 def test_preferences_are_pairs_and_full_tuning_by_them_keeps_the_first_model() -> None:

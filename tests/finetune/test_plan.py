@@ -234,17 +234,17 @@ def test_too_little_memory_is_3_and_says_how_much_and_what_to_change(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    free(GB, monkeypatch)
+    free(GB // 2, monkeypatch)
     assert called(*command, str(config), monkeypatch=monkeypatch) == 3
     out, said = capsys.readouterr()
-    assert "need about 1.2 GB, 1.0 GB are free; leave the longest rows out" in said
+    assert "need about 1.0 GB, 0.5 GB are free; leave the longest rows out" in said
     assert "!! memory" in out
 
 
 def test_memory_that_is_tight_is_a_warning(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    free(round(1.25 * GB), monkeypatch)
+    free(round(1.05 * GB), monkeypatch)
     assert called("plan", str(config), "--dry-run", monkeypatch=monkeypatch) == 0
     assert " ! memory: batches of 2 x" in capsys.readouterr().out
 
