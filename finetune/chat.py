@@ -10,6 +10,11 @@ import httpx
 
 from kb.errors import EngineDown
 
+SERVED = "vademecum"
+"""The name under which our own server answers."""
+KEY = "VADEMECUM_ENGINE_KEY"
+"""The environment's name of the key that an engine wants."""
+
 
 class Chat(Protocol):
     def say(self, messages: Sequence[dict[str, str]], most: int) -> str:
@@ -18,7 +23,8 @@ class Chat(Protocol):
 
 
 class HttpChat:
-    """`url` as the engine's base; greedy decoding, so that a run can be repeated."""
+    """`url` as the engine's base; greedy decoding, so that a run can be repeated. Our own server
+    would answer from its passages: it is asked for its model alone."""
 
     def __init__(
         self, url: str, model: str, transport: httpx.BaseTransport | None = None, key: str = ""
@@ -30,6 +36,8 @@ class HttpChat:
 
     def say(self, messages: Sequence[dict[str, str]], most: int) -> str:
         body = {"model": self._model, "messages": messages, "max_tokens": most, "temperature": 0}
+        if self._model == SERVED:
+            body["knowledge"] = {"enabled": False}
         try:
             # A connection an answer, which takes far longer; none is left open.
             with httpx.Client(timeout=120, trust_env=False, transport=self._transport) as client:

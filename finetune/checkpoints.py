@@ -71,6 +71,12 @@ class WholeCheckpoints(Trainer):
                     "finetuning_type: a soft prompt cannot be sharded; take lora, or start"
                     " without FSDP"
                 )
+            if getattr(self.model, "is_loaded_in_4bit", False):
+                # Packed in bytes, which FSDP would flatten beside weights of another kind.
+                raise BadConfiguration(
+                    "finetuning_type: 4-bit weights are not sharded here; take lora, or start"
+                    " without FSDP: each GPU then holds all of them"
+                )
             # Of shards, accelerate's default, transformers writes no weights that a result is of.
             plugin = self.accelerator.state.fsdp_plugin
             plugin.state_dict_config = plugin.optim_state_dict_config = None

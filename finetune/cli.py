@@ -10,7 +10,16 @@ import sys
 import typer
 
 from finetune import cli_data, cli_judge, cli_release, cli_train
-from kb.errors import BadConfiguration, BadData, GateClosed, ModelNotFound, VademecumError
+from finetune.exhausted import is_out_of_memory
+from kb.errors import (
+    BadConfiguration,
+    BadData,
+    GateClosed,
+    ModelNotFound,
+    UnknownKnowledgeBase,
+    VademecumError,
+    one_line,
+)
 
 cli = typer.Typer(
     help="Train the model of a field, and prove it.",
@@ -38,7 +47,7 @@ def main() -> int:
     """Entry point; turns errors into one line and the right exit code."""
     try:
         cli()
-    except (BadConfiguration, BadData, ModelNotFound) as error:
+    except (BadConfiguration, BadData, ModelNotFound, UnknownKnowledgeBase) as error:
         sys.stderr.write(f"{error}\n")
         return 3
     except GateClosed as error:
@@ -50,6 +59,11 @@ def main() -> int:
     except OSError as error:  # a full disk, a folder that may not be written
         where = f"{error.filename}: " if error.filename else ""
         sys.stderr.write(f"{where}{error.strerror or error}\n")
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        sys.stderr.write(f"too little memory: {one_line(error) or 'the system gave no more'}\n")
         return 1
     except SystemExit as exit_:
         # Typer ends with 2 for a wrong command line; here 2 means that the gate said no.

@@ -8,13 +8,14 @@ Knows nothing of the command line or of models.
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from finetune import formats, grounding, made, overlap, passages, trainset
 from finetune.bases import Bases
-from finetune.chat import HttpChat
+from finetune.chat import KEY, HttpChat
 from finetune.clean import Dropped, Outliers, clean, distinct, unseen
 from finetune.data_settings import Knowledge, Source
 from finetune.mix import Group, hold_out, mix
@@ -157,7 +158,8 @@ def _grounded(
         if wanted.ask == "rules":
             questions = passages.sample(list(made.by_rules(kb)), wanted.most, settings.seed)
         elif wanted.ask == "engine":
-            chat = HttpChat(wanted.engine_url, wanted.engine_model)
+            key = os.environ.get(KEY, "")
+            chat = HttpChat(wanted.engine_url, wanted.engine_model, key=key)
             questions = list(made.by_engine(kb, chat, wanted.most, settings.seed, dropped))
         rows = list(grounding.rows(kb, wanted.name, questions, style, dropped))
     shown = [] if wanted.collection else _documents(rows)

@@ -1,5 +1,6 @@
 """Which models `finetune eval` asks, and what a report says of them. Judges nothing itself."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune import candidates
+from finetune.chat import KEY
 from finetune.engines import Engine, HttpEngine
 from finetune.settings import EvalSettings, TrainSettings
 from kb.errors import BadConfiguration
@@ -76,7 +78,8 @@ def _served(
         raise BadConfiguration("--adapter: a server has its own; name it with --candidate")
     if settings.eval.seeds:
         raise BadConfiguration("eval.seeds: runs with other seeds are not asked of --engine")
-    base, candidate = (HttpEngine(names.url, n) for n in (names.base, names.candidate))
+    key = os.environ.get(KEY, "")
+    base, candidate = (HttpEngine(names.url, n, key=key) for n in (names.base, names.candidate))
     return Engines(base, candidate, {}, about)
 
 

@@ -26,6 +26,8 @@ from transformers import (
 from finetune import device, vocabulary, weights
 from finetune.candidates import ADAPTER_CONFIG
 from finetune.engines import Asked, Messages, Score
+from finetune.render import Renderer
+from finetune.rows import Message
 from kb.errors import ModelBroken, one_line
 
 BATCH_TOKENS = 8_192
@@ -88,11 +90,10 @@ class LocalEngine:
         return tqdm(total=total, desc=self.name, leave=False, disable=None)
 
     def _rendered(self, messages: Messages) -> str:
-        text = self.tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True
-        )
-        assert isinstance(text, str)
-        return text
+        """Raises BadConfiguration where there is no chat template, BadData where it does not take
+        the messages."""
+        said = [Message.model_validate(message) for message in messages]
+        return Renderer(self.tokenizer).text(said, ask=True)
 
     def _continue(self, texts: list[str], max_tokens: int) -> list[str]:
         encoded = self._encoded(texts)

@@ -9,10 +9,11 @@ long is refused and counted. Knows nothing of trainers.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from finetune.rows import Message, Role, Row
-from kb.errors import BadConfiguration, BadData
+from kb.errors import BadConfiguration, BadData, one_line
 
 IGNORED = -100
 """The label of a token that is not trained (PyTorch's cross entropy skips it)."""
@@ -76,10 +77,18 @@ class Renderer:
             raise BadConfiguration(f"{tokenizer.name_or_path}: has no tokenizer.json (fast)")
         self.tokenizer = tokenizer
 
-    def text(self, messages: Sequence[Message], *, ask: bool = False) -> str:
-        """The conversation as the template writes it; `ask`: up to where the model would speak."""
+    def text(self, messages: Sequence[Message], *, ask: bool = False, source: str = "") -> str:
+        """The conversation as the template writes it; `ask`: up to where the model would speak.
+        Raises BadData, with the `source` of a row, if it will not (no system role, say)."""
         said = [m.model_dump() for m in messages]
-        text = self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=ask)
+        try:
+            text = self.tokenizer.apply_chat_template(
+                said, tokenize=False, add_generation_prompt=ask
+            )
+        except TemplateError as error:
+            where = source or self.tokenizer.name_or_path
+            told = f"the chat template does not take these messages: {one_line(error)}"
+            raise BadData(f"{where}: {told}") from error
         assert isinstance(text, str)
         return text
 
@@ -98,7 +107,7 @@ class Renderer:
         return Rendered(tuple(ids), tuple(ids))
 
     def chat(self, messages: Sequence[Message], source: str = "") -> Rendered:
-        text = self.text(messages)
+        text = self.text(messages, source=source)
         spans = self._spans(text, messages, source)
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids: list[int] = encoded["input_ids"]
@@ -118,8 +127,8 @@ class Renderer:
         for n, message in enumerate(messages):
             if message.role != "assistant":
                 continue
-            before = self.text(messages[:n], ask=True)
-            until = self.text(messages[: n + 1])
+            before = self.text(messages[:n], ask=True, source=source)
+            until = self.text(messages[: n + 1], source=source)
             if text.startswith(before) and text.startswith(until):
                 said = until[len(before) :]
                 # What follows the end token (a line break) belongs to the template.

@@ -76,7 +76,8 @@ class Row(Section):
 
     @property
     def characters(self) -> int:
-        return len(self.text) + sum(len(m.content) for m in self.messages)
+        answers = len(self.text) + len(self.rejected or "")
+        return answers + sum(len(m.content) for m in self.messages)
 
     @property
     def prompt(self) -> tuple[Message, ...]:

@@ -24,6 +24,7 @@ from transformers import (
 
 from finetune import device, lengths, models, outlook, runs, shape, stages, trainset, whole
 from finetune.checkpoints import best, state_of
+from finetune.exhausted import is_out_of_memory
 from finetune.parts import Parts
 from finetune.patience import is_over
 from finetune.progress import Progress
@@ -238,21 +239,14 @@ def _result(settings: TrainSettings, best: Path, base: str) -> Path:
 
 @contextmanager
 def _in_memory() -> Iterator[None]:
-    """The one place that knows how running out of memory looks."""
+    """Says what of a run to change where memory runs out."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         raise TrainingStopped(
             f"too little memory (peak {device.peak_mb():.0f} MB): lower"
             " per_device_train_batch_size (and raise gradient_accumulation_steps), lower"
             " cutoff_len, set gradient_checkpointing: true, or finetuning_type: qlora"
         ) from error
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    said = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        sign in said for sign in ("can't allocate memory", "out of memory", "CUDA_ERROR_OUT_OF")
-    )

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
 from bench import flops, shapes
+from bench.train import missed
 from finetune import models, shape
 from finetune.settings import Method, TrainSettings
 from tests.finetune import tiny
@@ -41,6 +42,16 @@ def test_needed_flops_are_those_of_the_matrix_products(tmp_path: Path, method: M
     )
     # Nothing is computed for what stands below the first adapter.
     assert counted == pytest.approx(needed, rel=0.0 if method == "full" else 0.05)
+
+
+def test_a_bound_that_is_missed_is_named_with_its_row() -> None:
+    good = {"model": "m", "method": "lora", "rows": "padded 12", "ratio": 1.0, "MFU": 0.5}
+    assert missed([good], gpu=True) == []
+    slow, idle = good | {"ratio": 0.97}, good | {"MFU": 0.44}
+    assert missed([good, slow], gpu=False) == ["slower than 0.98 of TRL: m lora padded 12"]
+    assert missed([idle, idle | {"method": "full"}], gpu=False) == []
+    (said,) = missed([idle, idle | {"method": "full"}], gpu=True)
+    assert said == "LoRA below 45% of the GPU: m lora padded 12"
 
 
 @pytest.mark.slow

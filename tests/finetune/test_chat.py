@@ -29,6 +29,18 @@ def test_a_reply_is_asked_for_greedily_and_with_a_limit() -> None:
     assert json.loads(seen[0].content) == sent
 
 
+def test_our_own_server_is_asked_for_its_model_alone() -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, json={"choices": [{"message": {"content": "Because."}}]})
+
+    HttpChat("http://server:1", "vademecum", httpx.MockTransport(answer)).say(ASKED, 9)
+    assert json.loads(seen[0].content)["knowledge"] == {"enabled": False}
+    assert "authorization" not in seen[0].headers
+
+
 @pytest.mark.parametrize(
     "reply",
     [

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from finetune import cli
+from kb.errors import UnknownKnowledgeBase
 from tests.finetune.small_runs import run
 
 
@@ -45,6 +47,44 @@ def test_people_read_losses_speed_and_where_the_result_is(
     said = capsys.readouterr().out
     assert "loss (train): " in said and "loss (domain): " in said
     assert f"{config.parent / 'run/adapter'} (step 9)" in said
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UnknownKnowledgeBase("no knowledge base is called handbok"), 3, "called handbok"),
+        (MemoryError(), 1, "too little memory"),
+        (RuntimeError("CUDA out of memory. Tried 2 GiB"), 1, "too little memory: CUDA out of"),
+    ],
+)
+@pytest.mark.parametrize("command", ["data", "plan"])
+def test_what_any_command_may_lack_is_one_line(
+    config: Path,
+    command: str,
+    error: Exception,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fails(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    for step in ("finetune.dataset.prepare", "finetune.doctor.examine"):
+        monkeypatch.setattr(step, fails)
+    assert called(command, str(config), monkeypatch=monkeypatch) == code
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_error_that_is_no_lack_of_memory_is_not_swallowed(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr("finetune.dataset.prepare", fails)
+    with pytest.raises(RuntimeError, match="shapes"):
+        called("data", str(config), monkeypatch=monkeypatch)
 
 
 @pytest.mark.parametrize(

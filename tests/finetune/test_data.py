@@ -2,7 +2,10 @@
 
 import json
 import re
+from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -12,7 +15,7 @@ from finetune import cli, cli_data, trainset
 from finetune.bases import Bases
 from finetune.dataset import MANIFEST, prepare
 from finetune.mix import family
-from finetune.rows import read, write
+from finetune.rows import Row, read, write
 from finetune.settings import TrainSettings, load
 from kb.errors import BadConfiguration, BadData, TrainingStopped, UnknownKnowledgeBase
 from kb.judging import markers
@@ -260,6 +263,57 @@ def test_nothing_left_is_an_error_that_says_why(home: Path) -> None:
         run(home, sources=[{"path": "alpaca.json", "longest": 5}])
     with pytest.raises(UnknownKnowledgeBase, match="handbok"):
         run(home, knowledge=[{"kb": "handbok", "questions": "asked.jsonl"}])
+
+
+def test_rows_that_the_base_finds_strange_are_dropped_and_counted(home: Path) -> None:
+    seen: list[str] = []
+
+    def third(rows: Sequence[Row]) -> list[int]:
+        seen.extend(row.reply for row in rows)
+        return [2]
+
+    chosen = settings(home, sources=[{"path": "alpaca.json"}], val_size=0)
+    account = prepare(chosen, bases(home), lambda message: None, outliers=third)
+    rows = list(read(home / "run" / "data" / "train.jsonl"))
+    assert sorted(row.reply for row in rows) == sorted([*seen[:2], *seen[3:]])
+    (count,) = (d["count"] for why, d in account["dropped"].items() if "perplexity" in why)
+    assert count == 1 and len(seen) == len(ALPACA)
+
+
+def test_an_engine_asks_with_its_key_and_rows_are_made_of_what_its_passage_answers(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str | None, dict[str, Any]]] = []
+
+    class Engine(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append((self.headers["Authorization"], body))
+            answers = body["messages"][-1]["content"].startswith("References:")
+            said = "The Records Office was founded in 1987."
+            said = said if answers else "When did the Records Office begin?"
+            reply = json.dumps({"choices": [{"message": {"content": said}}]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(reply)))
+            self.end_headers()
+            self.wfile.write(reply)
+
+        def log_message(self, *arguments: Any) -> None:
+            """Silent."""
+
+    monkeypatch.setenv("VADEMECUM_ENGINE_KEY", "secret")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Engine) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        wanted = {"kb": NAME, "ask": "engine", "engine_url": url, "engine_model": "large"}
+        account = run(home, knowledge=[wanted | {"copies": 4}], val_size=0)
+        server.shutdown()
+    assert {key for key, _ in asked} == {"Bearer secret"}
+    assert {body["model"] for _, body in asked} == {"large"}
+    (unanswered,) = (d for why, d in account["dropped"].items() if "engine's question" in why)
+    assert unanswered["count"] == len(TEXTS) - 1
+    replies = {row.reply for row in read(home / "run" / "data" / "train.jsonl")}
+    assert any(one.startswith("The Records Office was founded in 1987. [") for one in replies)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from finetune import cli, servable, showing
 from finetune.base_model import known, stops
 from finetune.doctor import Diagnosis, examine
 from finetune.inspection import HttpTokenize, Tokenize
+from finetune.memory import GB, Machine
 from finetune.render import Renderer
 from finetune.rows import Message, Origin, Row, write
 from finetune.settings import TrainSettings
@@ -225,6 +227,19 @@ def test_noise_and_strange_rows_are_counted_for_the_rules(tiny_model: Path, tmp_
     found = look(run(tmp_path, tiny_model, [*rows(), noisy, strange]))
     assert (found.facts.noisy, found.facts.unlike) == (1, 1)
     assert {"noise", "fit", "price"} <= {p.check for p in found.problems}
+
+
+def test_what_rules_ask_for_is_measured(tiny_model: Path, tmp_path: Path) -> None:
+    settings = run(tmp_path, tiny_model, [row(0), row(1), row(3), row(1)])
+    roomy = Machine("cpu", 64 * GB, bf16=False)
+    model = known(settings, Path("unused"), silent)
+    facts = examine(settings, replace(model, languages=("en",)), on=roomy).facts
+    assert facts.parameters == model.shape.parameters and facts.languages == ("en",)
+    assert (facts.full_fits, facts.lora_fits, facts.duplicates) == (True, True, 1)
+    assert set(facts.linear) == set(model.shape.names) and facts.linear
+    tight = examine(settings, model, on=replace(roomy, available=GB // 2)).facts
+    assert (tight.full_fits, tight.lora_fits) == (False, False)
+    assert examine(settings, model).facts.full_fits is None
 
 
 def test_an_allowed_rule_is_shown_as_allowed(tiny_model: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune import local
 from finetune.engines import Asked, HttpEngine
-from kb.errors import EngineDown, ModelBroken
+from kb.errors import BadConfiguration, EngineDown, ModelBroken
 
 ASKED = [
     Asked("Question: who?\nAnswer:", (" the reference", " an answer of some length", " x")),
@@ -100,6 +100,14 @@ def test_answers_do_not_depend_on_who_is_asked_beside(tiny_model: Path) -> None:
     assert engine.generate(PROMPTS, 8) == alone
     engine.batch_tokens = 1
     assert engine.generate(PROMPTS, 8) == alone
+
+
+def test_a_model_without_a_template_answers_no_questions_and_is_named(tiny_model: Path) -> None:
+    (engine,) = local.together(str(tiny_model), {})
+    engine.tokenizer.chat_template = None
+    with pytest.raises(BadConfiguration, match="the model has no chat template"):
+        engine.generate(PROMPTS, 3)
+    assert engine.score(ASKED)
 
 
 def test_adapters_share_the_weights_and_do_not_meddle(tiny_model: Path, tmp_path: Path) -> None:

@@ -109,8 +109,13 @@ def test_two_processes_train_as_one_does(
 
 
 @pytest.mark.slow
-def test_a_soft_prompt_is_not_sharded(tmp_path: Path, tiny_model: Path) -> None:
-    """Its encoder could not be saved: that is said before the first step, not after the last."""
-    settings = run(tmp_path / "two", tiny_model, finetuning_type="ptuning")
-    with pytest.raises(AssertionError, match=r"finetuning_type: a soft prompt cannot be sharded"):
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [("ptuning", "a soft prompt cannot be sharded"), ("qlora", "4-bit weights are not sharded")],
+)
+def test_what_cannot_be_sharded_is_said_before_the_first_step(
+    tmp_path: Path, tiny_model: Path, method: str, said: str
+) -> None:
+    settings = run(tmp_path / "two", tiny_model, finetuning_type=method)
+    with pytest.raises(AssertionError, match=rf"finetuning_type: {said}"):
         together(settings, sharded=True)

@@ -73,6 +73,15 @@ def test_a_template_that_changes_the_answer_is_refused_with_the_row() -> None:
         Renderer(shouting).row(row("s", "why", "because"))
 
 
+def test_a_template_that_takes_no_system_message_is_named_with_the_row() -> None:
+    strict = tokenizer()
+    strict.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    )
+    with pytest.raises(BadData, match=r"rows\.jsonl:1: the chat template .*: no system role"):
+        Renderer(strict).row(row("s", "u", "a"))
+
+
 def test_a_model_without_a_template_is_refused() -> None:
     bare = tokenizer()
     bare.chat_template = None

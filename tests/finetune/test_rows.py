@@ -21,6 +21,10 @@ GOOD = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "c
         (GOOD.replace('"user"', '"assistant"') + ', "origin": {"source": "x"}}', "not user"),
         (GOOD + ', "rejected": " ", "origin": {"source": "x"}}', "rejected is empty"),
         ('{"text": "' + "x" * (MOST_CHARACTERS + 1) + '", "origin": {"source": "x"}}', "more than"),
+        (
+            GOOD + ', "origin": {"source": "x"}, "rejected": "' + "x" * MOST_CHARACTERS + '"}',
+            "more than",
+        ),
     ],
 )
 def test_a_bad_row_is_refused_with_file_and_line(tmp_path: Path, line: str, reason: str) -> None:
