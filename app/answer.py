@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.citations import Piece
 from app.engine import Delta, Engine, Message
-from app.evidence import SURE, strongest
+from app.evidence import strongest
 from app.profile import Profile
 from app.reply import ALONE, Reply, quoted
 from app.rewrite import standalone
@@ -96,14 +96,16 @@ class Answerer:
             found.hits,
             self._profile.quotes,
             refuses=self._profile.refuses,
-            sure=likely >= SURE,
+            likely=likely,
         )
         for piece in reply.begin():
             yield told.note(_event(piece))
         last = Delta()
-        async with aclosing(self._engine.stream(messages, asked.options)) as deltas:
+        # How sure it is matters only where it may refuse.
+        options = {**asked.options, "logprobs": True} if self._profile.refuses else asked.options
+        async with aclosing(self._engine.stream(messages, options)) as deltas:
             async for last in deltas:
-                for piece in reply.feed(last.text):
+                for piece in reply.feed(last.text, last.logprob):
                     yield told.note(_event(piece))
         for piece in reply.finish():
             yield told.note(_event(piece))

@@ -19,11 +19,13 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of generated text; the last one carries the reason it ended and the token counts."""
+    """A piece of generated text; the last one carries the reason it ended and the token counts.
+    `logprob`: the log-probability of the piece, where `logprobs` was among the options."""
 
     text: str = ""
     finish_reason: str | None = None
     usage: Mapping[str, int] | None = None
+    logprob: float | None = None
 
 
 class Engine(Protocol):
@@ -151,14 +153,16 @@ def _delta(data: str) -> Delta:
         chunk = json.loads(data)
         if "error" in chunk:
             raise EngineDown("the language model broke off")
-        choices = chunk.get("choices") or [{}]
+        choice = (chunk.get("choices") or [{}])[0]
         usage = chunk.get("usage")
+        tokens = (choice.get("logprobs") or {}).get("content")
         return Delta(
-            (choices[0].get("delta") or {}).get("content") or "",
-            choices[0].get("finish_reason"),
+            (choice.get("delta") or {}).get("content") or "",
+            choice.get("finish_reason"),
             {k: v for k, v in usage.items() if isinstance(v, int)} if usage else None,
+            sum(float(token["logprob"]) for token in tokens) if tokens else None,
         )
-    except (ValueError, AttributeError, IndexError) as error:
+    except (ValueError, AttributeError, LookupError, TypeError) as error:
         raise EngineDown("the language model sent something that is no answer") from error
 
 
@@ -180,12 +184,19 @@ def _reason(body: bytes) -> str:
 
 
 class FakeEngine:
-    """Streams a fixed reply word by word, and remembers what it was asked. For tests."""
+    """Streams a fixed reply word by word, each as likely as `logprob` says, and remembers what it
+    was asked. For tests."""
 
     def __init__(
-        self, reply: str = "It is as the references say.", *, up: bool = True, name: str = "fake"
+        self,
+        reply: str = "It is as the references say.",
+        *,
+        up: bool = True,
+        name: str = "fake",
+        logprob: float | None = None,
     ) -> None:
         self.reply = reply
+        self.logprob = logprob
         self.up = up
         self._name = name
         self.asked: list[tuple[list[Message], dict[str, Any]]] = []
@@ -208,6 +219,6 @@ class FakeEngine:
         self.asked.append((list(messages), dict(options)))
         pieces = self.reply.split(" ")
         for i, piece in enumerate(pieces):
-            yield Delta(piece if i == 0 else f" {piece}")
+            yield Delta(piece if i == 0 else f" {piece}", logprob=self.logprob)
         usage = {"prompt_tokens": 10, "completion_tokens": len(pieces)}
         yield Delta("", "stop", usage | {"total_tokens": 10 + len(pieces)})

@@ -13,7 +13,9 @@ from kb.records import Found, Hit
 from kb.words import is_chinese
 
 SURE = 0.4
-"""From this chance on a model's refusal is not believed."""
+"""From this chance on a refusal is not believed, where it is not known how sure the model is."""
+TIMES = 12
+"""So many times the odds of an answer a refusal's must be, to be believed (docs/decisions/014)."""
 
 _COSINE, _BACKGROUND, _COVERAGE, _BIAS = 43.2, -25.1, 3.76, -19.23
 # For knowledge bases too small to have a background.
@@ -46,6 +48,15 @@ def strongest(question: str, found: Found) -> tuple[float, Hit | None]:
         if likely > best[0]:
             best = (likely, hit)
     return best
+
+
+def outweighs(refusal: float | None, likely: float) -> bool:
+    """Whether a model's refusal stands, which it gave with the probability `refusal` (None: not
+    known), where the passages hold an answer with the chance `likely`. Two witnesses: the odds of
+    the one against those of the other."""
+    if refusal is None:
+        return likely < SURE
+    return refusal * (1 - likely) >= TIMES * likely * (1 - refusal)
 
 
 def _logit(hit: Hit, found: Found, *, apart: bool) -> float:

@@ -3,14 +3,16 @@
 Each half is good at what the other is not: a tuned model tells that the references hold no answer,
 and the sentences nearest to the question nearly always hold the answer where there is one
 (docs/decisions/014). They lead a plain model's answer. A model that was taught to refuse is heard
-first, and they follow; where the retriever is sure, they take the place of a refusal. Knows nothing
-of the engine.
+first, and they follow; where the retriever is surer of an answer than the model of its refusal,
+they take its place. Knows nothing of the engine.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 from app.aside import AsideWatch
 from app.citations import CitationStream, Piece, quote
+from app.evidence import outweighs
 from app.refusing import RefusalWatch
 from kb.prompt import nearest
 from kb.records import Hit
@@ -24,15 +26,15 @@ class Reply:
     """`begin`, then `feed` with the model's text as it comes, then `finish`; at the end `refused`,
     and the numbers that the model `set_aside` in a line of its own, which is no part of the answer.
 
-    `quotes` sentences lead the answer, or follow it where the model `refuses` by itself. `sure`: an
-    answer is in the passages, whatever the model says.
+    `quotes` sentences lead the answer, or follow it where the model `refuses` by itself. `likely`:
+    the chance that the passages hold an answer.
     """
 
     def __init__(
-        self, query: str, hits: Sequence[Hit], quotes: int, *, refuses: bool, sure: bool
+        self, query: str, hits: Sequence[Hit], quotes: int, *, refuses: bool, likely: float
     ) -> None:
         self._query, self._hits = query, hits
-        self._refuses, self._sure = refuses, sure
+        self._refuses, self._likely = refuses, likely
         self._quotes = quotes
         self._lead = [] if refuses else [*quoted(query, hits, quotes)]
         if self._lead:
@@ -42,6 +44,7 @@ class Reply:
         # After quotes a refusal is only text.
         self._watch = RefusalWatch(watching=not self._lead)
         self._said = ""
+        self._logprobs: list[float] = []
         self.refused = False
         self.set_aside: list[int] = []
 
@@ -49,15 +52,19 @@ class Reply:
         """What can be said before the model speaks."""
         yield from self._lead
 
-    def feed(self, text: str) -> Iterator[Piece]:
-        """What can be said now."""
+    def feed(self, text: str, logprob: float | None = None) -> Iterator[Piece]:
+        """What can be said now. `logprob`: of this text, where it is known."""
+        if logprob is not None:
+            self._logprobs.append(logprob)
         yield from self._hear(self._citing.feed(self._watch.feed(self._aside.feed(text))))
 
     def finish(self) -> Iterator[Piece]:
         """The rest."""
         yield from self._hear(self._citing.feed(self._watch.feed(self._aside.rest())))
         self.set_aside = self._aside.numbers
-        self.refused = self._watch.refused and not self._sure
+        # A refusal is all of what the model said.
+        certain = math.exp(sum(self._logprobs)) if self._logprobs else None
+        self.refused = self._watch.refused and outweighs(certain, self._likely)
         if self.refused:
             yield self._watch.rest().strip()
         elif self._watch.refused:

@@ -252,7 +252,7 @@ def test_a_model_is_not_asked_about_a_passage_in_a_language_it_does_not_know(
 def test_a_models_own_refusal_is_told_and_cites_nothing_where_the_retriever_is_not_sure(
     store: KnowledgeBase, language: str, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.answer.SURE", 1.1)
+    monkeypatch.setattr("app.evidence.SURE", 1.1)
     told = tell(store, FakeEngine(REFUSAL[language] + ending))
     assert told.text == REFUSAL[language] and told.citations == []
     assert told.end.knowledge["refused"] and not told.end.knowledge["grounded"]
@@ -261,10 +261,21 @@ def test_a_models_own_refusal_is_told_and_cites_nothing_where_the_retriever_is_n
 def test_a_refusal_is_not_believed_where_the_retriever_is_sure(
     store: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.answer.SURE", 0.0)
+    monkeypatch.setattr("app.evidence.SURE", 0.0)
     told = tell(store, FakeEngine(REFUSAL["en"]))
     assert "The pharmacy opens at 8:15 on weekdays." in told.text and told.citations
     assert not told.end.knowledge["refused"] and told.end.knowledge["grounded"]
+
+
+@pytest.mark.parametrize(("logprob", "refused"), [(-9.0, False), (0.0, True)])
+def test_a_model_that_may_refuse_is_asked_how_sure_it_is_and_its_refusal_weighed(
+    store: KnowledgeBase, logprob: float, refused: bool
+) -> None:
+    engine = FakeEngine(REFUSAL["en"], logprob=logprob)
+    told = tell(store, engine, profile=Profile((), 2000, 0, refuses=True))
+    assert told.end.knowledge["refused"] is refused and bool(told.citations) is not refused
+    ((_, options),) = engine.asked
+    assert options == {"max_tokens": 50, "logprobs": True}
 
 
 def test_the_reply_says_how_likely_an_answer_was(store: KnowledgeBase) -> None:

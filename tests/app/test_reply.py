@@ -1,5 +1,7 @@
 """What leads an answer, what follows it, and whose refusal is believed."""
 
+import math
+
 import pytest
 
 from app.reply import Reply
@@ -30,12 +32,21 @@ HITS = [hit(n, text) for n, text in enumerate(TEXTS, 1)]
 
 
 def run(
-    said: str, *, quotes: int = 1, refuses: bool = True, sure: bool = False, size: int = 1000
+    said: str,
+    *,
+    quotes: int = 1,
+    refuses: bool = True,
+    likely: float = 0.0,
+    size: int = 1000,
+    logprob: float | None = None,
 ) -> tuple[str, list[Citation], bool]:
-    reply = Reply(QUESTION, HITS, quotes, refuses=refuses, sure=sure)
+    """`logprob`: of all that is said, as much of it with every character."""
+    reply = Reply(QUESTION, HITS, quotes, refuses=refuses, likely=likely)
     pieces = [*reply.begin()]
     for start in range(0, len(said), size):
-        pieces += reply.feed(said[start : start + size])
+        piece = said[start : start + size]
+        share = None if logprob is None else logprob * len(piece) / len(said)
+        pieces += reply.feed(piece, share)
     pieces += reply.finish()
     text = "".join(piece for piece in pieces if isinstance(piece, str))
     return text, [piece for piece in pieces if isinstance(piece, Citation)], reply.refused
@@ -62,9 +73,18 @@ def test_a_refusal_is_told_alone() -> None:
 
 
 def test_where_the_retriever_is_sure_the_passages_speak_instead_of_a_refusal() -> None:
-    text, citations, refused = run(REFUSAL["en"], sure=True)
+    text, citations, refused = run(REFUSAL["en"], likely=1.0)
     assert text.startswith(f"“{OPENS}” [1]") and REFUSAL["en"] not in text
     assert citations and not refused
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize(("certain", "refused"), [(0.6, False), (0.99, True)])
+def test_a_refusal_is_believed_as_the_model_is_sure_of_it(
+    certain: float, refused: bool, size: int
+) -> None:
+    said = run(REFUSAL["en"], likely=0.3, logprob=math.log(certain), size=size)
+    assert said[2] is refused and bool(said[1]) is not refused
 
 
 def test_after_quotes_a_refusal_is_only_text() -> None:
@@ -72,45 +92,45 @@ def test_after_quotes_a_refusal_is_only_text() -> None:
     assert text.endswith(REFUSAL["en"]) and not refused
 
 
-@pytest.mark.parametrize("sure", [True, False])
+@pytest.mark.parametrize("likely", [0.0, 1.0])
 @pytest.mark.parametrize("refuses", [True, False])
 @pytest.mark.parametrize("said", ANSWERS)
 def test_what_is_set_aside_first_changes_nothing_of_the_answer(
-    said: str, refuses: bool, sure: bool
+    said: str, refuses: bool, likely: float
 ) -> None:
     bare = said.rpartition("Set aside: [2]\n")[2].removeprefix("Set aside: [1] [2]\n")
     led = f"Set aside: [1] [2]\n{bare}"
     for size in (1, 4, 1000):
-        assert run(led, refuses=refuses, sure=sure, size=size) == run(
-            bare, refuses=refuses, sure=sure
+        assert run(led, refuses=refuses, likely=likely, size=size) == run(
+            bare, refuses=refuses, likely=likely
         )
 
 
 @pytest.mark.parametrize(
-    ("said", "sure", "aside"),
+    ("said", "likely", "aside"),
     [
-        (f"Set aside: [2] [9]\n{OPENS}", False, [2, 9]),
-        (OPENS, False, []),
-        (f"Set aside: [1] [2]\n{REFUSAL['en']}", False, [1, 2]),
+        (f"Set aside: [2] [9]\n{OPENS}", 0.0, [2, 9]),
+        (OPENS, 0.0, []),
+        (f"Set aside: [1] [2]\n{REFUSAL['en']}", 0.0, [1, 2]),
         # The passages speak instead, so the model's word on them does not count either.
-        (f"Set aside: [1] [2]\n{REFUSAL['en']}", True, []),
+        (f"Set aside: [1] [2]\n{REFUSAL['en']}", 1.0, []),
     ],
 )
-def test_a_reply_says_what_the_model_set_aside(said: str, sure: bool, aside: list[int]) -> None:
-    reply = Reply(QUESTION, HITS, 1, refuses=True, sure=sure)
+def test_a_reply_says_what_the_model_set_aside(said: str, likely: float, aside: list[int]) -> None:
+    reply = Reply(QUESTION, HITS, 1, refuses=True, likely=likely)
     _ = [*reply.begin(), *reply.feed(said), *reply.finish()]
     assert reply.set_aside == aside
 
 
 @pytest.mark.parametrize("said", ANSWERS)
 @pytest.mark.parametrize("refuses", [True, False])
-@pytest.mark.parametrize("sure", [True, False])
+@pytest.mark.parametrize("likely", [0.0, 1.0])
 def test_a_reply_is_the_same_however_it_streams_and_every_marker_stands_where_its_citation_says(
-    said: str, refuses: bool, sure: bool
+    said: str, refuses: bool, likely: float
 ) -> None:
-    whole = run(said, quotes=2, refuses=refuses, sure=sure)
+    whole = run(said, quotes=2, refuses=refuses, likely=likely)
     text, citations, _ = whole
     for citation in citations:
         assert text[citation.index :].startswith(f"[{citation.number}]")
     for size in (1, 2, 3, 7):
-        assert run(said, quotes=2, refuses=refuses, sure=sure, size=size) == whole
+        assert run(said, quotes=2, refuses=refuses, likely=likely, size=size) == whole

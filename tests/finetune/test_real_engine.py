@@ -4,13 +4,15 @@ import asyncio
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from app import children, probe
+from app.engine import Delta, HttpEngine, Message
 from app.engines import Wanted
 from app.launch import Engines
 from app.ports import free_port
@@ -72,6 +74,29 @@ def test_the_real_engine_makes_the_same_tokens(
 ) -> None:
     settings = run(tmp_path / "run", model, [*rows(3), said("a?", "b", "ç?", "是的")])
     assert not look(settings, HttpTokenize(engine_url)).serious
+
+
+def test_the_real_engine_says_how_likely_its_words_were(engine_url: str) -> None:
+    asked = {"messages": [{"role": "user", "content": "a?"}]}
+    options: dict[str, Any] = {"temperature": 0, "max_tokens": 8}
+    deltas = asyncio.run(streamed(engine_url, asked["messages"], options | {"logprobs": True}))
+    body = {"model": BASE, **asked, **options, "logprobs": True}
+    reply = httpx.post(f"{engine_url}/v1/chat/completions", json=body, trust_env=False, timeout=60)
+    (choice,) = reply.raise_for_status().json()["choices"]
+    wanted = sum(token["logprob"] for token in choice["logprobs"]["content"])
+    assert wanted < -1  # random weights are sure of nothing
+    said = sum(d.logprob for d in deltas if d.logprob is not None)
+    assert said == pytest.approx(wanted, abs=0.05)
+    without = asyncio.run(streamed(engine_url, asked["messages"], options))
+    assert all(delta.logprob is None for delta in without)
+
+
+async def streamed(url: str, messages: Sequence[Message], options: dict[str, Any]) -> list[Delta]:
+    engine = HttpEngine(url, BASE)
+    try:
+        return [delta async for delta in engine.stream(messages, options)]
+    finally:
+        await engine.close()
 
 
 def test_a_release_answers_as_an_adapter_on_the_running_engine_and_leaves_it(
