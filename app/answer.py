@@ -101,7 +101,7 @@ class Answerer:
         for piece in reply.begin():
             yield told.note(_event(piece))
         last = Delta()
-        # How sure it is matters only where it may refuse.
+        # How sure it is decides whether its refusal stands.
         options = {**asked.options, "logprobs": True} if self._profile.refuses else asked.options
         async with aclosing(self._engine.stream(messages, options)) as deltas:
             async for last in deltas:

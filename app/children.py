@@ -113,6 +113,10 @@ def _cpu_environment(settings: EngineSettings, cores: int, beside: bool) -> dict
     """`beside`: another engine runs. vLLM would bind both to the same cores, and the new one, which
     computes nothing yet, gets a fiftieth of them: it goes where there is room instead."""
     room = {"VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gb)}
+    if "--no-enforce-eager" not in settings.extra_args:
+        # Eager mode alone leaves what is compiled for the first logprobs that are asked for: C++,
+        # for minutes on a busy machine, and without a compiler the engine ends.
+        room["TORCH_COMPILE_DISABLE"] = "1"
     if beside:
         room |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(max(1, cores - 1))}
     return room

@@ -12,6 +12,8 @@ import httpx
 
 from kb.errors import BadData, EngineDown
 
+_ROUNDING = 1e-3
+"""How far above 0 a log-probability may come to stand."""
 _SAID = 300
 """Characters of what vLLM says of an adapter; some of it prints whole files."""
 Message = Mapping[str, Any]
@@ -156,11 +158,14 @@ def _delta(data: str) -> Delta:
         choice = (chunk.get("choices") or [{}])[0]
         usage = chunk.get("usage")
         tokens = (choice.get("logprobs") or {}).get("content")
+        logprob = sum(float(token["logprob"]) for token in tokens) if tokens else None
+        if logprob is not None and not logprob <= _ROUNDING:
+            raise ValueError("no log-probability")  # NaN too
         return Delta(
             (choice.get("delta") or {}).get("content") or "",
             choice.get("finish_reason"),
             {k: v for k, v in usage.items() if isinstance(v, int)} if usage else None,
-            sum(float(token["logprob"]) for token in tokens) if tokens else None,
+            logprob,
         )
     except (ValueError, AttributeError, LookupError, TypeError) as error:
         raise EngineDown("the language model sent something that is no answer") from error

@@ -12,10 +12,10 @@ import math
 from kb.records import Found, Hit
 from kb.words import is_chinese
 
-SURE = 0.4
-"""From this chance on a refusal is not believed, where it is not known how sure the model is."""
-TIMES = 12
-"""So many times the odds of an answer a refusal's must be, to be believed (docs/decisions/014)."""
+BELIEVED_BELOW = 0.4
+"""The chance of an answer below which a refusal stands, where it is not known how sure it is."""
+ODDS_NEEDED = 12
+"""A refusal stands from this many times the odds of an answer on (docs/decisions/014)."""
 
 _COSINE, _BACKGROUND, _COVERAGE, _BIAS = 43.2, -25.1, 3.76, -19.23
 # For knowledge bases too small to have a background.
@@ -50,13 +50,13 @@ def strongest(question: str, found: Found) -> tuple[float, Hit | None]:
     return best
 
 
-def outweighs(refusal: float | None, likely: float) -> bool:
-    """Whether a model's refusal stands, which it gave with the probability `refusal` (None: not
+def refusal_stands(sureness: float | None, likely: float) -> bool:
+    """Whether a model's refusal stands, which it gave with the probability `sureness` (None: not
     known), where the passages hold an answer with the chance `likely`. Two witnesses: the odds of
     the one against those of the other."""
-    if refusal is None:
-        return likely < SURE
-    return refusal * (1 - likely) >= TIMES * likely * (1 - refusal)
+    if sureness is None:
+        return likely < BELIEVED_BELOW
+    return sureness * (1 - likely) >= ODDS_NEEDED * likely * (1 - sureness)
 
 
 def _logit(hit: Hit, found: Found, *, apart: bool) -> float:

@@ -2,8 +2,7 @@
 
 An engine can load an adapter that does not fit without an error, and go on serving the base. Greedy
 texts tell, asked twice: the same weights now and then differ by rounding, as other requests share
-their batch. (Log-probabilities would tell more finely, but vLLM compiles C++ for the first that is
-asked of a CPU engine, and answers nobody meanwhile.) Knows nothing of how an engine came up.
+their batch. Knows nothing of how an engine came up.
 """
 
 from collections.abc import Mapping, Sequence

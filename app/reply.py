@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from app.aside import AsideWatch
 from app.citations import CitationStream, Piece, quote
-from app.evidence import outweighs
+from app.evidence import refusal_stands
 from app.refusing import RefusalWatch
 from kb.prompt import nearest
 from kb.records import Hit
@@ -44,7 +44,7 @@ class Reply:
         # After quotes a refusal is only text.
         self._watch = RefusalWatch(watching=not self._lead)
         self._said = ""
-        self._logprobs: list[float] = []
+        self._logprob: float | None = 0.0
         self.refused = False
         self.set_aside: list[int] = []
 
@@ -54,17 +54,19 @@ class Reply:
 
     def feed(self, text: str, logprob: float | None = None) -> Iterator[Piece]:
         """What can be said now. `logprob`: of this text, where it is known."""
-        if logprob is not None:
-            self._logprobs.append(logprob)
+        if logprob is not None and self._logprob is not None:
+            self._logprob += logprob
+        elif text:
+            self._logprob = None
         yield from self._hear(self._citing.feed(self._watch.feed(self._aside.feed(text))))
 
     def finish(self) -> Iterator[Piece]:
         """The rest."""
         yield from self._hear(self._citing.feed(self._watch.feed(self._aside.rest())))
         self.set_aside = self._aside.numbers
-        # A refusal is all of what the model said.
-        certain = math.exp(sum(self._logprobs)) if self._logprobs else None
-        self.refused = self._watch.refused and outweighs(certain, self._likely)
+        # A refusal is all that the model said, but for a line that set passages aside before it.
+        sureness = None if self._logprob is None else math.exp(self._logprob)
+        self.refused = self._watch.refused and refusal_stands(sureness, self._likely)
         if self.refused:
             yield self._watch.rest().strip()
         elif self._watch.refused:

@@ -252,7 +252,7 @@ def test_a_model_is_not_asked_about_a_passage_in_a_language_it_does_not_know(
 def test_a_models_own_refusal_is_told_and_cites_nothing_where_the_retriever_is_not_sure(
     store: KnowledgeBase, language: str, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.evidence.SURE", 1.1)
+    monkeypatch.setattr("app.evidence.BELIEVED_BELOW", 1.1)
     told = tell(store, FakeEngine(REFUSAL[language] + ending))
     assert told.text == REFUSAL[language] and told.citations == []
     assert told.end.knowledge["refused"] and not told.end.knowledge["grounded"]
@@ -261,7 +261,7 @@ def test_a_models_own_refusal_is_told_and_cites_nothing_where_the_retriever_is_n
 def test_a_refusal_is_not_believed_where_the_retriever_is_sure(
     store: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.evidence.SURE", 0.0)
+    monkeypatch.setattr("app.evidence.BELIEVED_BELOW", 0.0)
     told = tell(store, FakeEngine(REFUSAL["en"]))
     assert "The pharmacy opens at 8:15 on weekdays." in told.text and told.citations
     assert not told.end.knowledge["refused"] and told.end.knowledge["grounded"]

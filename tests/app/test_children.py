@@ -36,6 +36,14 @@ def test_the_engine_stays_off_the_network_and_within_the_home(tmp_path: Path) ->
     assert "HF_HUB_OFFLINE" not in hub
 
 
+def test_an_engine_on_a_cpu_compiles_nothing_unless_it_is_told_to(tmp_path: Path) -> None:
+    eager = children.engine(EngineSettings(), BARE, "m", tmp_path, 2, cpu=True)
+    assert eager.environment["TORCH_COMPILE_DISABLE"] == "1"
+    told = EngineSettings(extra_args=("--no-enforce-eager", "-O1"))
+    compiled = children.engine(told, BARE, "m", tmp_path, 2, cpu=True)
+    assert "TORCH_COMPILE_DISABLE" not in compiled.environment
+
+
 def test_a_gpu_engine_gets_no_flags_for_cpus(tmp_path: Path) -> None:
     spec = children.engine(EngineSettings(), BARE, "org/model", tmp_path, 2, cpu=False)
     assert "--enforce-eager" not in spec.command

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +42,18 @@ def test_without_logprobs_it_is_not_known_how_likely(told: dict[str, Any]) -> No
     assert delta == Delta("Yes")
 
 
-@pytest.mark.parametrize("tokens", [[{}], [{"logprob": "often"}], [{"logprob": None}], [1], 7])
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        [{}],
+        [{"logprob": "often"}],
+        [{"logprob": None}],
+        [1],
+        7,
+        [{"logprob": 800.0}],
+        [{"logprob": math.nan}],
+    ],
+)
 def test_logprobs_that_are_none_end_the_answer_with_a_reason(tokens: Any) -> None:
     with pytest.raises(EngineDown, match="no answer"):
         read({"choices": [{"delta": {"content": "Yes"}, "logprobs": {"content": tokens}}]})

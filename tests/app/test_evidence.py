@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.evidence import SURE, chance, outweighs, strongest
+from app.evidence import BELIEVED_BELOW, chance, refusal_stands, strongest
 from kb.records import Chunk, Found, Hit
 
 ENGLISH, CHINESE = "How much aspirin does a child take?", "儿童吃多少阿司匹林？"
@@ -71,14 +71,16 @@ CHANCES = [n / 20 for n in range(1, 20)]
 
 @pytest.mark.parametrize("likely", CHANCES)
 def test_a_refusal_stands_from_some_sureness_of_the_model_on(likely: float) -> None:
-    stands = [outweighs(certain, likely) for certain in (0.0, *CHANCES, 0.99, 0.999, 1.0)]
+    stands = [refusal_stands(certain, likely) for certain in (0.0, *CHANCES, 0.99, 0.999, 1.0)]
     assert not stands[0] and stands[-1] and stands == sorted(stands)
 
 
 def test_the_likelier_an_answer_the_surer_a_refusal_must_be() -> None:
-    needed = [next(c for c in (n / 1000 for n in range(1001)) if outweighs(c, e)) for e in CHANCES]
+    needed = [
+        next(c for c in (n / 1000 for n in range(1001)) if refusal_stands(c, e)) for e in CHANCES
+    ]
     assert needed == sorted(needed) and needed[0] < 0.5 < 0.99 < needed[-1]
 
 
 def test_where_it_is_not_known_how_sure_the_model_is_the_chance_alone_decides() -> None:
-    assert outweighs(None, SURE - 0.01) and not outweighs(None, SURE)
+    assert refusal_stands(None, BELIEVED_BELOW - 0.01) and not refusal_stands(None, BELIEVED_BELOW)

@@ -87,6 +87,13 @@ def test_a_refusal_is_believed_as_the_model_is_sure_of_it(
     assert said[2] is refused and bool(said[1]) is not refused
 
 
+def test_how_sure_a_model_is_counts_only_where_it_is_known_of_every_word() -> None:
+    reply = Reply(QUESTION, HITS, 0, refuses=True, likely=0.3)
+    first, others = REFUSAL["en"][:3], REFUSAL["en"][3:]
+    _ = [*reply.begin(), *reply.feed(first, -9.0), *reply.feed(others), *reply.finish()]
+    assert reply.refused  # as without any: the chance is too low for an answer
+
+
 def test_after_quotes_a_refusal_is_only_text() -> None:
     text, _, refused = run(REFUSAL["en"], refuses=False)
     assert text.endswith(REFUSAL["en"]) and not refused

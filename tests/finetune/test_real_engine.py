@@ -47,8 +47,10 @@ def engine_url(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     wanted = Wanted(release=BASE, port=port)
     spec = children.engine(settings, wanted, str(model), home, 2, cpu=children.is_cpu_build())
     with (home / "engine.log").open("wb") as log:
+        # No compiler, and nothing that one left behind.
+        bare = {"CXX": "/nowhere", "TORCHINDUCTOR_CACHE_DIR": str(home / "compiled")}
         engine = subprocess.Popen(
-            spec.command, env=os.environ | dict(spec.environment), stdout=log, stderr=log
+            spec.command, env=os.environ | dict(spec.environment) | bare, stdout=log, stderr=log
         )
         try:
             for _ in range(STARTING_SECONDS):
