@@ -77,14 +77,14 @@ def fit(facts: Facts) -> str | None:
 
 
 def abilities(facts: Facts) -> str | None:
-    held = facts.counts.abilities
-    if len(held) < 2 or facts.settings.data.mix:
-        return None
-    name, most = max(held.items(), key=lambda item: item[1])
-    share = most / sum(held.values())
-    if share <= ONE_ABILITY:
-        return None
-    return f"{name} is {share:.0%} of the rows and no ratio was chosen (`data.mix`)"
+    said, held = [], facts.counts.abilities
+    if len(held) > 1 and not facts.settings.data.mix:
+        name, most = max(held.items(), key=lambda item: item[1])
+        if (share := most / sum(held.values())) > ONE_ABILITY:
+            said.append(f"{name} is {share:.0%} of the rows and no ratio was chosen (`data.mix`)")
+    if held.get("maths") and not facts.settings.eval.maths:
+        said.append("rows teach maths and nothing measures it (`eval.maths`)")
+    return "; ".join(said) or None
 
 
 def epochs(facts: Facts) -> str | None:

@@ -84,6 +84,8 @@ def doctor(
     model = base_model.known(settings, home, _say)
     tokenize = HttpTokenize(engine, engine_model) if engine else None
     found = examine(settings, model, tokenize, device.machine(settings.bf16), Catalog(home))
+    if tokenize is None:
+        _say("tokens were not compared with an engine's: --engine URL does that")
     if as_json:
         typer.echo(json.dumps(showing.document(found), ensure_ascii=False))
     else:

@@ -28,6 +28,11 @@ class Source(Section):
     most: Annotated[int | None, Field(ge=1)] = None
     """Rows taken at most, drawn by the seed."""
 
+    @property
+    def name(self) -> str:
+        """How reports and a release's manifest call it."""
+        return _called(self.path)
+
 
 class Knowledge(Section):
     """Rows made from a knowledge base with the serving retriever and prompt: a live one (`kb`), or
@@ -87,8 +92,13 @@ class Knowledge(Section):
 
     @property
     def name(self) -> str:
-        """How reports and rows call it."""
-        return self.kb or "/".join(Path(str(self.collection)).parts[-2:])
+        """How reports, rows and a release's manifest call it."""
+        return self.kb or _called(Path(str(self.collection)))
+
+
+def _called(path: Path) -> str:
+    """With the folder that it is in: many a data set's file is called `train.jsonl`."""
+    return "/".join(path.parts[-2:])
 
 
 class DataSettings(Section):

@@ -51,7 +51,7 @@ def prepare(
         kept = _short(rows, source.longest, dropped)
         kept = _clean(kept, settings, judged, dropped, outliers)
         kept = passages.sample(kept, source.most, settings.seed)
-        groups.append(Group(_name(source.path, groups), source.role, tuple(kept), source.weight))
+        groups.append(Group(_name(source.name, groups), source.role, tuple(kept), source.weight))
         digest = _hash(source.path.read_bytes())
         sources.append(_account(groups[-1].name, source, digest, len(rows)))
     for wanted in settings.data.knowledge:
@@ -185,9 +185,8 @@ def _account(name: str, source: Source | Knowledge, digest: str, made: int) -> d
     }
 
 
-def _name(wanted: Path | str, groups: Sequence[Group]) -> str:
+def _name(name: str, groups: Sequence[Group]) -> str:
     """A name that no other group has."""
-    name = wanted.name if isinstance(wanted, Path) else wanted
     taken = {group.name for group in groups}
     names = (name, *(f"{name} ({n})" for n in range(2, len(groups) + 2)))
     return next(one for one in names if one not in taken)

@@ -84,9 +84,8 @@ def test_what_is_written_is_what_the_account_says(home: Path) -> None:
     assert account == json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     assert not {family(r) for r in train} & {family(r) for r in val} and val
     by_name = {s["name"]: s for s in account["sources"]}
-    assert (
-        by_name["alpaca.json"]["licence"] == "CC0" and len(by_name["alpaca.json"]["sha256"]) == 64
-    )
+    alpaca = by_name[f"{home.name}/alpaca.json"]
+    assert alpaca["licence"] == "CC0" and len(alpaca["sha256"]) == 64
     assert by_name[NAME]["generation"] == len(TEXTS)
     assert f"{NAME} (2)" in by_name
     hashes = [s["sha256"] for s in account["sources"]]
@@ -250,12 +249,12 @@ def test_a_row_of_two_sources_stays_with_the_first_and_is_on_one_side(home: Path
     both = [*read(folder / "train.jsonl"), *read(folder / "val.jsonl")]
     texts = sorted(r.reply.removesuffix(" more") for r in both if r.reply.startswith("word"))
     assert texts == sorted(longer)
-    kept = {s["name"]: s["kept"] for s in account["sources"]}
+    kept = {s["name"].removeprefix(f"{home.name}/"): s["kept"] for s in account["sources"]}
     assert kept["b.json"] == 20 and kept["a.json"] > 10 and kept["c.json"] == 0
     of_b = sum(r.origin.source.startswith("b.json") and "word" in r.reply for r in both)
     assert account["dropped"]["exact duplicates"]["count"] == of_b
     assert account["dropped"]["near duplicates"]["count"] == 30
-    assert account["mix"]["sources"]["a.json"]["had"] == kept["a.json"] == 30 - of_b
+    assert account["mix"]["sources"][f"{home.name}/a.json"]["had"] == kept["a.json"] == 30 - of_b
 
 
 def test_nothing_left_is_an_error_that_says_why(home: Path) -> None:

@@ -77,6 +77,7 @@ KEPT: dict[str, Facts] = {
 ALSO_BROKEN: list[tuple[str, Facts]] = [
     ("quality", facts(Counts({"domain": 20_000}), noisy=900, duplicates=200)),
     ("replay", facts(Counts({"domain": 10, "replay": 200}), stage="pt")),
+    ("abilities", facts(replace(MIXED, abilities={"grounding": 60, "maths": 40}))),
     ("epochs", facts(patience=0)),
     ("epochs", facts(max_steps=20)),  # of 16 rows, 100 there are
     ("stages", facts(stage="dpo", finetuning_type="full")),
@@ -90,6 +91,13 @@ ALSO_BROKEN: list[tuple[str, Facts]] = [
 
 
 ALSO_KEPT: list[tuple[str, Facts]] = [
+    (
+        "abilities",
+        facts(
+            replace(MIXED, abilities={"grounding": 60, "maths": 40}),
+            eval={"grounding": ["items.jsonl"], "maths": ["problems.jsonl"], "seeds": [1]},
+        ),
+    ),
     ("epochs", facts(max_steps=18)),
     ("epochs", facts(max_steps=70, stage="grpo")),  # four answers a row
     ("all-linear", facts(lora_target="up_proj, q_proj", linear=("q_proj", "up_proj"))),
