@@ -51,10 +51,9 @@ def evaluate(
         _show(asked.counts(), as_json)
         return
     names = judged.Names(engine, base or settings.model_name_or_path, candidate)
-    chosen = judged.open_engines(settings, adapter, names, house.home, _say)
-    done = evaluating.evaluate(settings, asked, chosen.base, chosen.candidate, chosen.others, _say)
-    about = chosen.about | {"generation": asked.generation}
-    made = report.write(done, about, settings.output_dir)
+    models, about = judged.open_engines(settings, adapter, names, house.home, _say)
+    done = evaluating.evaluate(settings, asked, models, _say)
+    made = report.write(done, about | {"generation": asked.generation}, settings.output_dir)
     if as_json:
         typer.echo(json.dumps(made, ensure_ascii=False))
     else:

@@ -36,6 +36,8 @@ class Compared:
     better: bool
     """Beyond chance: the whole interval is above zero, and McNemar's test agrees. The bootstrap
     alone is too sure of few items: of one gained and none lost, every resample has a gain."""
+    worse: bool
+    """The same, below zero."""
     margin: float
     """How much worse it may be, for `part` and `general`."""
     log: bool
@@ -128,6 +130,7 @@ def _one(base: Measure, candidate: Measure, settings: EvalSettings, seed: int) -
     low, high = bootstrap(differences.tolist(), settings.confidence, seed)
     binary = set(base.values) | set(candidate.values) <= {0.0, 1.0}
     p_value = mcnemar(base.values, candidate.values) if binary else None
+    chance = p_value is not None and p_value > 1 - settings.confidence
     return Compared(
         ability=base.ability,
         name=base.name,
@@ -140,7 +143,8 @@ def _one(base: Measure, candidate: Measure, settings: EvalSettings, seed: int) -
         low=low,
         high=high,
         p_value=p_value,
-        better=low > 0 and (p_value is None or p_value <= 1 - settings.confidence),
+        better=low > 0 and not chance,
+        worse=high < 0 and not chance,
         margin=math.log1p(settings.perplexity_margin) if base.log else settings.margin,
         log=base.log,
     )

@@ -5,7 +5,7 @@ speaks last. Knows no files of reports (`finetune.report`) and loads no weights 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune import gate, judges, retrieved
@@ -39,6 +39,18 @@ class Items:
 
 
 @dataclass(frozen=True, slots=True)
+class Models:
+    """Who is asked."""
+
+    base: Engine
+    candidate: Engine
+    others: Mapping[int, Engine] = field(default_factory=dict)
+    """Runs of the same configuration with other seeds, by their seed."""
+    served: Engine | None = None
+    """The release that the candidate is held against."""
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """What came of it."""
 
@@ -46,6 +58,8 @@ class Evaluation:
     candidate: str
     compared: tuple[Compared, ...]
     verdict: gate.Verdict
+    beside: gate.Beside | None
+    """The release that is served against the candidate; None where the base is."""
     spread: tuple[Spread, ...]
     """Over the candidate and its runs with other seeds; empty without such."""
     answers: tuple[tuple[Answer, str, bool], ...]
@@ -94,26 +108,30 @@ def _searched(
 def evaluate(
     settings: TrainSettings,
     asked: Items,
-    base: Engine,
-    candidate: Engine,
-    others: Mapping[int, Engine],
+    models: Models,
     report: Report,
 ) -> Evaluation:
-    """Ask both, compare, judge. `others` are runs of the same configuration by their seed."""
+    """Ask all, compare, judge."""
 
     def measured(engine: Engine) -> Result:
         return measure(engine, asked, settings.eval, settings.room, report)
 
-    before, said_before = measured(base)
-    after, said_after = measured(candidate)
-    runs = [after, *(measured(engine)[0] for engine in others.values())]
+    before, said_before = measured(models.base)
+    after, said_after = measured(models.candidate)
     compared = compare(before, after, settings.eval, settings.seed)
+    beside = None
+    if models.served:
+        release = measured(models.served)[0]
+        also = compare(release, after, settings.eval, settings.seed)
+        beside = gate.Beside(models.served.name, tuple(also))
+    runs = [after, *(measured(engine)[0] for engine in models.others.values())]
     return Evaluation(
-        base=base.name,
-        candidate=candidate.name,
+        base=models.base.name,
+        candidate=models.candidate.name,
         compared=tuple(compared),
-        verdict=gate.judge(compared, strict=settings.eval.strict),
-        spread=tuple(spread(runs)) if others else (),
+        verdict=gate.judge(compared, beside, strict=settings.eval.strict),
+        beside=beside,
+        spread=tuple(spread(runs)) if models.others else (),
         answers=tuple((b, c.said, c.right) for b, c in zip(said_before, said_after, strict=True)),
     )
 

@@ -1,8 +1,9 @@
 """Measured differences -> yes or no, and every reason. Pure.
 
-Yes if the field became better beyond chance (`Compared.better`), and no part of the field and no
-general ability worse by more than its margin. Refusing everything is no gain: the parts hold what
-refusing costs.
+Yes if the field became better beyond chance (`Compared.better`), no part of the field and no
+general ability worse by more than its margin, and nothing of them, beyond chance and by more than
+its margin, worse than the release that is served. Refusing everything is no gain: the parts hold
+what refusing costs.
 """
 
 import math
@@ -42,8 +43,19 @@ class Verdict:
         return {"passed": self.passed, "why": self.why, "reasons": reasons}
 
 
-def judge(compared: Sequence[Compared], *, strict: bool = False) -> Verdict:
-    """`strict`: "not worse" must hold for the whole interval, not for the estimate alone."""
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """The release `id` against the candidate, measure by measure."""
+
+    id: str
+    compared: tuple[Compared, ...]
+
+
+def judge(
+    compared: Sequence[Compared], beside: Beside | None = None, *, strict: bool = False
+) -> Verdict:
+    """`compared`: the base against the candidate. `strict`: "not worse" than the base must hold for
+    the whole interval, not for the estimate alone."""
     reasons = [_better(c) for c in compared if c.purpose == "field"]
     if not reasons:
         reasons.append(
@@ -53,6 +65,7 @@ def judge(compared: Sequence[Compared], *, strict: bool = False) -> Verdict:
     if not any(c.purpose == "general" for c in compared):
         text = "no general ability was measured (`eval.choice`, `maths`, `text`)"
         reasons.append(Reason(False, text))
+    reasons += _not_worse_than(beside) if beside else []
     return Verdict(tuple(reasons))
 
 
@@ -69,6 +82,15 @@ def _not_worse(c: Compared, strict: bool) -> Reason:
     if (c.low if strict else c.difference) >= -c.margin:
         return Reason(True, f"{said}: not worse beyond {_margin(c)}")
     return Reason(False, f"{said}: worse beyond {_margin(c)}")
+
+
+def _not_worse_than(beside: Beside) -> list[Reason]:
+    """Two tuned models are often alike, so that an estimate of few items would decide by chance."""
+    worse = [c for c in beside.compared if c.worse and c.difference < -c.margin]
+    lost = [c for c in worse if c.purpose != "told"]
+    if not lost:
+        return [Reason(True, f"nothing is shown to be worse than {beside.id}")]
+    return [Reason(False, f"{c.label} {figures(c)}: worse than {beside.id}") for c in lost]
 
 
 def figures(c: Compared) -> str:

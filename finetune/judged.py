@@ -1,15 +1,16 @@
 """Which models `finetune eval` asks, and what a report says of them. Judges nothing itself."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finetune import candidates
+from finetune import candidates, served
 from finetune.chat import KEY
-from finetune.engines import Engine, HttpEngine
+from finetune.engines import HttpEngine
+from finetune.evaluate import Models
 from finetune.settings import EvalSettings, TrainSettings
 from kb.errors import BadConfiguration
 from kb.models import locate, shown
@@ -28,22 +29,16 @@ class Names:
     candidate: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Engines:
-    """Base, candidate, runs with other seeds, and what eval.json says of them."""
-
-    base: Engine
-    candidate: Engine
-    others: Mapping[int, Engine]
-    about: dict[str, Any]
-
-
 def open_engines(
     settings: TrainSettings, folder: Path | None, names: Names, home: Path, report: Report
-) -> Engines:
-    """Raises BadData if the run has no result, BadConfiguration for what a server cannot be asked,
-    and ModelBroken. Weights are hashed where they are asked: nobody knows what a server has."""
-    about = {
+) -> tuple[Models, dict[str, Any]]:
+    """The models, and what eval.json says of them.
+
+    Raises BadData if the run has no result, BadConfiguration for what a server cannot be asked or a
+    release that is not there, and ModelBroken. Weights are hashed where they are asked, and a
+    release is asked too: nobody knows what a server has.
+    """
+    about: dict[str, Any] = {
         "evaluated": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "model": shown(settings.model_name_or_path),
         "prompt_version": PROMPT_VERSION,
@@ -59,19 +54,23 @@ def open_engines(
     located = locate(settings.model_name_or_path, home, report=report)
     about |= {"files": chosen.hashes(), "base_files": candidates.base_files(located)}
     seeds = candidates.of_seeds(settings)
-    engines = local.together(
+    held = served.find(settings, about["base_files"], home, report)
+    base, candidate, *others = local.together(
         located,
         {_title(settings, chosen): chosen.folder}
-        | {f"seed {seed}": one.folder for seed, one in seeds.items()},
+        | {f"seed {seed}": one.folder for seed, one in seeds.items()}
+        | ({f"release {held.id}": held.folder} if held else {}),
     )
-    base, candidate, *others = engines
     base.name = shown(settings.model_name_or_path)
-    return Engines(base, candidate, dict(zip(seeds, others, strict=True)), about)
+    release = others.pop() if held else None
+    if held and release:
+        release.name = held.id
+    return Models(base, candidate, dict(zip(seeds, others, strict=True)), release), about
 
 
 def _served(
     settings: TrainSettings, folder: Path | None, names: Names, about: dict[str, Any]
-) -> Engines:
+) -> tuple[Models, dict[str, Any]]:
     if not names.candidate:
         raise BadConfiguration("--engine needs --candidate, the tuned model's name there")
     if folder:
@@ -80,7 +79,7 @@ def _served(
         raise BadConfiguration("eval.seeds: runs with other seeds are not asked of --engine")
     key = os.environ.get(KEY, "")
     base, candidate = (HttpEngine(names.url, n, key=key) for n in (names.base, names.candidate))
-    return Engines(base, candidate, {}, about)
+    return Models(base, candidate), about
 
 
 def _without_folders(settings: EvalSettings) -> dict[str, Any]:

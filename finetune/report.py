@@ -17,9 +17,10 @@ from typing import Any
 from finetune import plots
 from finetune.compare import Compared
 from finetune.evaluate import Evaluation
-from finetune.gate import figures
+from finetune.gate import Beside, figures
 from kb.durable import replace
 from kb.errors import BadData
+from kb.manifest import BASE
 
 FOLDER = "eval"
 DOCUMENT = "eval.json"
@@ -40,8 +41,10 @@ def document(evaluation: Evaluation, about: Mapping[str, Any]) -> dict[str, Any]
         **about,
         "base": evaluation.base,
         "candidate": evaluation.candidate,
+        "against": evaluation.beside.id if evaluation.beside else BASE,
         "gate": evaluation.verdict.report(),
         "measures": [c.report() for c in evaluation.compared],
+        "beside": [c.report() for c in _beside(evaluation)],
         "seeds": [s.report() for s in evaluation.spread],
     }
 
@@ -98,6 +101,10 @@ def markdown(evaluation: Evaluation) -> str:
         *(f"| {' | '.join(_cells(c))} |" for c in evaluation.compared),
         "",
     ]
+    if evaluation.beside:
+        head = _head(evaluation.beside)
+        lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+        lines += [f"| {' | '.join(_cells(c))} |" for c in _beside(evaluation)] + [""]
     if evaluation.spread:
         lines += ["| over seeds | runs | mean | deviation |", "|---|---|---|---|"]
         lines += [
@@ -123,6 +130,8 @@ def page(evaluation: Evaluation) -> str:
         _image(plots.differences(evaluation.compared), "Differences with their intervals"),
         _table(_HEAD, [_cells(c) for c in evaluation.compared]),
     ]
+    if evaluation.beside:
+        parts.append(_table(_head(evaluation.beside), [_cells(c) for c in _beside(evaluation)]))
     if evaluation.spread:
         parts.append(_image(plots.spread(evaluation.spread), "Spread over seeds"))
     title = _text(f"{evaluation.candidate} against {evaluation.base}")
@@ -136,6 +145,9 @@ def lines(evaluation: Evaluation) -> list[str]:
     """The report for a terminal."""
     width = max(len(c.label) for c in evaluation.compared)
     out = [f"{c.label:{width}}  {c.n:5}  {figures(c)}" for c in evaluation.compared]
+    if evaluation.beside:
+        out.append(f"beside {evaluation.beside.id}:")
+        out += [f"{c.label:{width}}  {c.n:5}  {figures(c)}" for c in _beside(evaluation)]
     out += [f"{s.label:{width}}  {s.mean:.4f} ± {s.deviation:.4f}" for s in evaluation.spread]
     out += [f"{'ok' if r.holds else 'NO':2}  {r.text}" for r in evaluation.verdict.reasons]
     return [*out, f"gate: {'passed' if evaluation.verdict.passed else 'not passed'}"]
@@ -148,6 +160,14 @@ def _answers(evaluation: Evaluation) -> list[str]:
         )
         for base, said, right in evaluation.answers
     ]
+
+
+def _beside(evaluation: Evaluation) -> Sequence[Compared]:
+    return evaluation.beside.compared if evaluation.beside else ()
+
+
+def _head(beside: Beside) -> Sequence[str]:
+    return [beside.id if name == "base" else name for name in _HEAD]
 
 
 def _cells(c: Compared) -> list[str]:

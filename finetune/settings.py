@@ -48,6 +48,9 @@ class EvalSettings(Section):
     """How much worse a general ability may be, and each part of the field."""
     perplexity_margin: Annotated[float, Field(ge=0, le=1)] = 0.05
     """How much higher the perplexity of plain text may be."""
+    against: str = "current"
+    """The release that it must not be shown to be worse than: `current`, the one that is served;
+    an id; or `base`, for none."""
     strict: bool = False
     """Whether the interval, not only the estimate, must stay within the margin."""
     languages: tuple[str, ...] = ()

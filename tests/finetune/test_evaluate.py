@@ -8,7 +8,7 @@ import pytest
 
 from finetune import evaluate, judges, report
 from finetune.engines import Messages
-from finetune.evaluate import Evaluation, Items
+from finetune.evaluate import Evaluation, Items, Models
 from finetune.items import Maths
 from finetune.judges import Measure
 from finetune.settings import TrainSettings
@@ -33,7 +33,7 @@ def items(configured: TrainSettings) -> Items:
 
 def run(configured: TrainSettings, base: Scripted, candidate: Scripted) -> Evaluation:
     asked = items(configured)
-    return evaluate.evaluate(configured, asked, base, candidate, {}, silent)
+    return evaluate.evaluate(configured, asked, Models(base, candidate), silent)
 
 
 def parrot() -> Scripted:
@@ -186,14 +186,42 @@ def test_the_spread_over_seeds_is_reported(tmp_path: Path) -> None:
     done = evaluate.evaluate(
         configured,
         items(configured),
-        parrot(),
-        Scripted("tuned", calculator),
-        others,
+        Models(parrot(), Scripted("tuned", calculator), others),
         silent,
     )
     (right,) = [s for s in done.spread if s.label == "grounding right"]
     assert right.runs == (1.0, 0.0, 1.0)
     assert right.deviation == pytest.approx(0.577, abs=1e-3)
+
+
+def test_better_than_the_base_is_not_enough_where_a_better_release_is_served(
+    tmp_path: Path,
+) -> None:
+    """It answers everything, also what cannot be answered; the release refuses that."""
+    never = Scripted("tuned", lambda c: a if (a := calculator(c)) != REFUSAL else "Town of towns.")
+    configured, served = settings(tmp_path), Scripted("r<1>", calculator)
+    alone = run(configured, parrot(), never)
+    assert alone.verdict.passed and alone.beside is None
+    models = Models(parrot(), never, served=served)
+    done = evaluate.evaluate(configured, items(configured), models, silent)
+    assert not done.verdict.passed
+    assert "grounding unanswerable refused 100.0% -> 0.0%" in done.verdict.why
+    assert "worse than r<1>" in done.verdict.why
+    assert done.compared == alone.compared
+    made = report.write(done, {}, tmp_path / "run")
+    assert made["against"] == "r<1>" and len(made["beside"]) == len(made["measures"])
+    page = (tmp_path / "run/eval/report.html").read_text(encoding="utf-8")
+    assert "<th>r&lt;1&gt;</th>" in page
+    assert "| measure | items | r<1> |" in (tmp_path / "run/eval/report.md").read_text("utf-8")
+    assert "beside r<1>:" in report.lines(done)
+
+
+def test_what_is_as_good_as_what_is_served_passes(tmp_path: Path) -> None:
+    configured = settings(tmp_path)
+    models = Models(parrot(), Scripted("tuned", calculator), served=Scripted("r1", calculator))
+    done = evaluate.evaluate(configured, items(configured), models, silent)
+    assert done.verdict.passed
+    assert done.verdict.reasons[-1].text == "nothing is shown to be worse than r1"
 
 
 def test_the_report_is_whole_and_reads_back(tmp_path: Path) -> None:

@@ -119,3 +119,43 @@ def test_measures_that_are_not_paired_are_refused() -> None:
 def test_one_run_has_no_spread() -> None:
     (only,) = spread([[Measure("a", "right", "", "field", (1.0, 0.0))]])
     assert only.mean == 0.5 and only.deviation == 0.0
+
+
+PASSED = GAINED + GENERAL
+
+
+def beside(
+    served: list[float], candidate: list[float], purpose: Purpose = "part", log: bool = False
+) -> gate.Beside:
+    return gate.Beside("r1", tuple(pair(served, candidate, purpose, log)))
+
+
+@pytest.mark.parametrize("purpose", ["field", "part", "general"])
+def test_what_is_shown_to_be_worse_than_what_is_served_does_not_pass(purpose: Purpose) -> None:
+    verdict = gate.judge(PASSED, beside([1.0] * 34 + [0.0] * 6, [0.0] * 37 + [1.0] * 3, purpose))
+    assert not verdict.passed
+    assert verdict.why.startswith("a right 85.0% -> 7.5%") and "worse than r1" in verdict.why
+
+
+@pytest.mark.parametrize(("lost", "passes"), [(5, True), (6, False)])
+def test_a_few_items_fewer_than_what_is_served_may_be_chance(lost: int, passes: bool) -> None:
+    """Margin or not: of two that are alike one always has a few items less."""
+    fewer = beside([1.0] * 40, [0.0] * lost + [1.0] * (40 - lost))
+    assert fewer.compared[0].high < 0
+    verdict = gate.judge(PASSED, fewer)
+    assert verdict.passed is passes
+    assert any("nothing is shown to be worse than r1" in r.text for r in verdict.reasons) is passes
+
+
+@pytest.mark.parametrize(("rise", "passes"), [(0.04, True), (0.06, False)])
+def test_what_is_surely_but_hardly_worse_than_what_is_served_passes(
+    rise: float, passes: bool
+) -> None:
+    before = [-2.0, -3.0] * 20
+    text = beside(before, [b - float(np.log1p(rise)) for b in before], "general", log=True)
+    assert text.compared[0].worse
+    assert gate.judge(PASSED, text).passed is passes
+
+
+def test_what_is_only_told_decides_nothing_beside_what_is_served_either() -> None:
+    assert gate.judge(PASSED, beside([1.0] * 40, [0.0] * 40, "told")).passed

@@ -12,6 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from finetune import cli, evaluate, judged, report
+from finetune.evaluate import Models
 from finetune.release import make
 from finetune.server import Refused, Releases, ServerDown
 from finetune.settings import TrainSettings
@@ -33,9 +34,9 @@ SERVER = judged.Names("http://unused", "base", "tuned")
 
 def judge(run: TrainSettings, candidate: Scripted, home: Path, names: judged.Names = HERE) -> None:
     """Evaluate as the command does, with scripted models."""
-    about = judged.open_engines(run, None, names, home, silent).about
+    _, about = judged.open_engines(run, None, names, home, silent)
     asked = evaluate.items(run, bases(run.output_dir))
-    done = evaluate.evaluate(run, asked, parrot(), candidate, {}, silent)
+    done = evaluate.evaluate(run, asked, Models(parrot(), candidate), silent)
     report.write(done, about, run.output_dir)
 
 

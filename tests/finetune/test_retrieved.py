@@ -10,7 +10,7 @@ import pytest
 from finetune import evaluate, retrieved
 from finetune.bases import Bases
 from finetune.dataset import prepare
-from finetune.evaluate import Evaluation
+from finetune.evaluate import Evaluation, Models
 from finetune.items import MISSED
 from finetune.settings import TrainSettings, load
 from kb import prompt
@@ -48,7 +48,7 @@ def run(wanted: TrainSettings, home: Path, says: Callable[[str], str]) -> Evalua
     asked = evaluate.items(wanted, bases(home))
     base = Scripted("base", lambda content: "Who knows?")
     candidate = Scripted("tuned", says)
-    done = evaluate.evaluate(wanted, asked, base, candidate, {}, lambda text: None)
+    done = evaluate.evaluate(wanted, asked, Models(base, candidate), lambda text: None)
     assert base.prompts == candidate.prompts
     return done
 
