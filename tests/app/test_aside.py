@@ -6,6 +6,7 @@ from app.aside import AsideWatch
 from kb import prompt
 from kb.prompt import REFUSAL
 
+SIZES = (1, 2, 3, 5, 8, 1000)
 ANSWERS = ("It opens at 8:15. [2]", REFUSAL["en"], "", "Set aside: [1]\nagain", "[3] says so.")
 OTHERS = (
     "It opens at 8:15.\nSet aside: [1] [2]\nand closes at 18:40.",
@@ -34,32 +35,28 @@ def hear(said: str, size: int) -> tuple[str, list[int]]:
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize("aside", [[1, 3, 12], []])
 @pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 1000])
+@pytest.mark.parametrize("size", SIZES)
 def test_the_line_is_taken_off_and_read_whatever_way_it_is_cut(
-    answer: str, language: str, size: int
+    answer: str, aside: list[int], language: str, size: int
 ) -> None:
-    line = prompt.set_aside([1, 3, 12], language)
-    assert hear(line + answer, size) == (answer, [1, 3, 12])
-    assert hear(f" {line}\n{answer}", size) == (answer, [1, 3, 12])
-    # Out of tokens in the middle of a number, as soon as there was one.
-    assert hear(line.partition("2]")[0], size) == ("", [1, 3])
+    line = prompt.set_aside(aside, language)
+    assert hear(line + answer, size) == (answer, aside)
+    assert hear(f" {line}\n{answer}", size) == (answer, aside)
 
 
-@pytest.mark.parametrize("answer", ANSWERS)
 @pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 1000])
-def test_a_line_that_sets_nothing_aside_is_taken_off_too(
-    answer: str, language: str, size: int
-) -> None:
-    line = prompt.set_aside([], language)
-    assert hear(line + answer, size) == (answer, [])
-    assert hear(f" {line}\n{answer}", size) == (answer, [])
-    assert hear(line.rstrip(), size) == ("", [])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_line_without_its_end_is_taken_off_too(language: str, size: int) -> None:
+    # Out of tokens in the middle of a number, as soon as there was one.
+    cut = prompt.set_aside([1, 3, 12], language).partition("2]")[0]
+    assert hear(cut, size) == ("", [1, 3])
+    assert hear(prompt.set_aside([], language).rstrip(), size) == ("", [])
 
 
 @pytest.mark.parametrize("said", [*OTHERS, *ANSWERS[:3]])
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 1000])
+@pytest.mark.parametrize("size", SIZES)
 def test_what_only_resembles_it_stays(said: str, size: int) -> None:
     assert hear(said, size) == (said, [])
 

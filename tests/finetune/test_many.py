@@ -35,7 +35,7 @@ def together(settings: TrainSettings, sharded: bool) -> dict[str, Any]:
         "ACCELERATE_USE_CPU": "true",
         "VADEMECUM_HOME": str(settings.output_dir),
     }
-    start = _forked if sharded else _by_torchrun
+    start = _forked if sharded else _launched
     said, errors = start(["train", str(config), "--json"], environment, settings.output_dir)
     assert errors.count("training on 12 rows") <= 1
     document = json.loads(said)
@@ -43,13 +43,14 @@ def together(settings: TrainSettings, sharded: bool) -> dict[str, Any]:
     return document
 
 
-def _by_torchrun(
+def _launched(
     arguments: list[str], environment: Mapping[str, str], folder: Path
 ) -> tuple[str, str]:
-    """As users start them."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    """As users start them: `--multi_gpu` is torchrun, and what computes is said beside it."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
+    launch += ["--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
     done = subprocess.run(
-        [*torchrun, "--nproc-per-node", "2", "-m", "finetune.cli", *arguments],
+        [*launch, "--dynamo_backend", "no", "-m", "finetune.cli", *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,
