@@ -3,9 +3,9 @@
     python -m bench.memory [--json] [--only full,lora]
 
 The bundled model and two of random weights, each with full tuning, LoRA and QLoRA, at two sizes
-of a batch; each run is three real steps of `finetune.calibrate` in a process of its own. The two
-fitted constants (`RUNTIME` and `HEAP` of `finetune.memory`) were set with full tuning and LoRA,
-whose rows are marked `fitted`; QLoRA's check them. A quarter of an hour on two cores.
+of a batch; each run is three real steps of `finetune.calibrate` in a process of its own. With them,
+and with whole runs, the two constants `RUNTIME` and `HEAP` of `finetune.memory` were fitted. A
+quarter of an hour on two cores.
 """
 
 import sys
@@ -139,7 +139,6 @@ def measured(one: Setting, home: Path, folder: Path) -> dict[str, Any]:
         "estimate_gb": round(guess.total / GB, 2),
         "measured_gb": round(real.peak / GB, 2),
         "ratio": round(guess.total / real.peak, 3),
-        "used_for": "checked" if one.method == "qlora" else "fitted",
         "parts_gb": {k: round(v / GB, 2) for k, v in guess.parts.items()},
     }
 

@@ -29,9 +29,9 @@ NF4 = 0.5 + (1 + FULL / 256) / 64
 """Bytes of a 4-bit weight: blocks of 64 share a scale of 8 bits, 256 of these one of 32."""
 LOSS_COPIES = 3
 """Log-probabilities and two gradients, float32, of each trained position over the vocabulary."""
-RUNTIME = 0.85 * GB
+RUNTIME = 0.7 * GB
 """Python, torch, transformers, peft and what they compute with, in resident memory."""
-HEAP = 1.4
+HEAP = 1.5
 """What a CPU's heap takes for tensors that come and go, beside their bytes."""
 _GATED = 4
 """What a gated MLP keeps of its inner width: gate, its activation, up, their product."""

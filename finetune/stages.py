@@ -5,7 +5,6 @@ from transformers.trainer_callback import PrinterCallback
 from finetune.parts import Parts, Ready
 from finetune.patience import Patience
 from finetune.progress import Progress
-from finetune.trimming import Trimming
 
 
 def prepare(parts: Parts, progress: Progress) -> Ready:
@@ -18,7 +17,6 @@ def prepare(parts: Parts, progress: Progress) -> Ready:
             weights.data = weights.data.float()
     trainer.add_callback(progress)
     trainer.add_callback(Patience(parts.settings.patience))
-    trainer.add_callback(Trimming())
     trainer.remove_callback(PrinterCallback)
     return trainer, ledger
 
