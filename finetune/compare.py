@@ -31,10 +31,10 @@ class Compared:
     difference: float
     low: float
     high: float
-    p_value: float | None
-    """McNemar's exact test, for measures of yes and no."""
+    p_value: float
+    """The exact sign test over the pairs; of yes and no it is McNemar's."""
     better: bool
-    """Beyond chance: the whole interval is above zero, and McNemar's test agrees. The bootstrap
+    """Beyond chance: the whole interval is above zero, and the sign test agrees. The bootstrap
     alone is too sure of few items: of one gained and none lost, every resample has a gain."""
     worse: bool
     """The same, below zero."""
@@ -114,7 +114,7 @@ def bootstrap(
     return float(low), float(high)
 
 
-def mcnemar(base: Sequence[float], candidate: Sequence[float]) -> float:
+def sign_test(base: Sequence[float], candidate: Sequence[float]) -> float:
     """Exact two-sided p-value: how likely so lopsided a change is if both are equally good."""
     gained = sum(b < c for b, c in zip(base, candidate, strict=True))
     lost = sum(b > c for b, c in zip(base, candidate, strict=True))
@@ -128,9 +128,8 @@ def _one(base: Measure, candidate: Measure, settings: EvalSettings, seed: int) -
         raise ValueError(f"{base.label} is not paired with {candidate.label}")
     differences = np.subtract(candidate.values, base.values)
     low, high = bootstrap(differences.tolist(), settings.confidence, seed)
-    binary = set(base.values) | set(candidate.values) <= {0.0, 1.0}
-    p_value = mcnemar(base.values, candidate.values) if binary else None
-    chance = p_value is not None and p_value > 1 - settings.confidence
+    p_value = sign_test(base.values, candidate.values)
+    chance = p_value > 1 - settings.confidence
     return Compared(
         ability=base.ability,
         name=base.name,

@@ -20,6 +20,8 @@ class Reason:
 
     holds: bool
     text: str
+    proof: bool = False
+    """Whether it is told of a yes as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,9 @@ class Verdict:
 
     @property
     def why(self) -> str:
-        """The conditions that do not hold; where all do, the gain."""
-        chosen = [r.text for r in self.reasons if not r.holds] or [self.reasons[0].text]
-        return "; ".join(chosen)
+        """The conditions that do not hold; where all do, the gain, and beside which release."""
+        failed = [r.text for r in self.reasons if not r.holds]
+        return "; ".join(failed or [r.text for r in self.reasons if r.proof])
 
     def report(self) -> dict[str, Any]:
         reasons = [{"holds": r.holds, "text": r.text} for r in self.reasons]
@@ -72,8 +74,8 @@ def judge(
 def _better(c: Compared) -> Reason:
     said = f"{c.label} {figures(c)}"
     if c.better:
-        return Reason(True, f"{said}: better")
-    chance = f" (p = {c.p_value:.2f})" if c.low > 0 and c.p_value is not None else ""
+        return Reason(True, f"{said}: better", proof=True)
+    chance = f" (p = {c.p_value:.2f})" if c.low > 0 else ""
     return Reason(False, f"{said}: not shown to be better{chance}")
 
 
@@ -89,7 +91,7 @@ def _not_worse_than(beside: Beside) -> list[Reason]:
     worse = [c for c in beside.compared if c.worse and c.difference < -c.margin]
     lost = [c for c in worse if c.purpose != "told"]
     if not lost:
-        return [Reason(True, f"nothing is shown to be worse than {beside.id}")]
+        return [Reason(True, f"nothing is shown to be worse than {beside.id}", proof=True)]
     return [Reason(False, f"{c.label} {figures(c)}: worse than {beside.id}") for c in lost]
 
 

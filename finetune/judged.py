@@ -13,6 +13,7 @@ from finetune.engines import HttpEngine
 from finetune.evaluate import Models
 from finetune.settings import EvalSettings, TrainSettings
 from kb.errors import BadConfiguration
+from kb.manifest import BASE
 from kb.models import locate, shown
 from kb.prompt import PROMPT_VERSION
 
@@ -54,7 +55,7 @@ def open_engines(
     located = locate(settings.model_name_or_path, home, report=report)
     about |= {"files": chosen.hashes(), "base_files": candidates.base_files(located)}
     seeds = candidates.of_seeds(settings)
-    held = served.find(settings, about["base_files"], home, report)
+    held = served.find(settings, chosen, about["base_files"], home, report)
     base, candidate, *others = local.together(
         located,
         {_title(settings, chosen): chosen.folder}
@@ -77,6 +78,8 @@ def _served(
         raise BadConfiguration("--adapter: a server has its own; name it with --candidate")
     if settings.eval.seeds:
         raise BadConfiguration("eval.seeds: runs with other seeds are not asked of --engine")
+    if settings.eval.against not in (served.CURRENT, BASE):
+        raise BadConfiguration("eval.against: a release is not asked of --engine")
     key = os.environ.get(KEY, "")
     base, candidate = (HttpEngine(names.url, n, key=key) for n in (names.base, names.candidate))
     return Models(base, candidate), about

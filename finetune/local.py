@@ -1,7 +1,7 @@
 """A model in this process, judged without any server; one adapter of it switched on, or none.
 
-Base and candidate share the weights where the candidate is an adapter, and whole models are held
-one after another, so that all are judged in the memory of one. Knows weights and tokens; no items
+The base and adapters share its weights, and whole models are held one after another, so that all
+are judged in the memory of one; of two where there are both. Knows weights and tokens; no items
 and no judges.
 """
 

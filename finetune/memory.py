@@ -21,8 +21,9 @@ from finetune.settings import TrainSettings
 from finetune.shape import Shape
 
 GB = 2**30
-MARGIN = 1.15
-"""How much higher the true peak may be: what is to fit safely must leave this room."""
+MARGIN = 1 / 0.85
+"""How much higher the true peak may be, as estimates are within 15% of it: what is to fit safely
+must leave this room."""
 FULL, HALF = 4, 2
 """Bytes of float32 and of bfloat16."""
 NF4 = 0.5 + (1 + FULL / 256) / 64

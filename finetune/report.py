@@ -174,7 +174,7 @@ def _cells(c: Compared) -> list[str]:
     before, change = figures(c).removeprefix("perplexity ").split(" (", 1)
     base, candidate = before.split(" -> ")
     difference, interval = change.rstrip(")").split(", ", 1)
-    p = "" if c.p_value is None else f"{c.p_value:.3f}" if c.p_value >= 0.001 else "<.001"
+    p = f"{c.p_value:.3f}" if c.p_value >= 0.001 else "<.001"
     label = f"{c.label} (perplexity)" if c.log else c.label
     return [label, str(c.n), base, candidate, difference, interval, p]
 

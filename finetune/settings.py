@@ -50,7 +50,7 @@ class EvalSettings(Section):
     """How much higher the perplexity of plain text may be."""
     against: str = "current"
     """The release that it must not be shown to be worse than: `current`, the one that is served;
-    an id; or `base`, for none."""
+    an id; or `base`, for none. Only one of the same base and prompt can be asked the same."""
     strict: bool = False
     """Whether the interval, not only the estimate, must stay within the margin."""
     languages: tuple[str, ...] = ()

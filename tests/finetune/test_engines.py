@@ -94,6 +94,28 @@ def test_a_soft_prompt_stands_once_before_the_text_that_is_scored(
     assert counted[0] == counted[1]
 
 
+def test_whole_models_and_adapters_are_asked_beside_each_other(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """In whatever order: the base's weights and a whole model's are never taken for each other."""
+    adapter(tiny_model, tmp_path / "adapter", 1)
+    whole = AutoModelForCausalLM.from_pretrained(tiny_model)
+    with torch.no_grad():
+        for weights in whole.parameters():
+            weights.mul_(1.3)
+    whole.save_pretrained(tmp_path / "whole")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "whole")
+    (bare,) = local.together(str(tiny_model), {})
+    (_, tuned) = local.together(str(tiny_model), {"a": tmp_path / "adapter"})
+    (other,) = local.together(str(tmp_path / "whole"), {})
+    alone = [engine.score(ASKED) for engine in (bare, tuned, other)]
+    assert alone[0] != alone[1] != alone[2] != alone[0]
+    tuned_at = {"a": tmp_path / "adapter", "w": tmp_path / "whole"}
+    beside = local.together(str(tiny_model), tuned_at)
+    assert [engine.score(ASKED) for engine in beside] == alone
+    assert [engine.score(ASKED) for engine in reversed(beside)] == alone[::-1]
+
+
 def test_answers_do_not_depend_on_who_is_asked_beside(tiny_model: Path) -> None:
     (engine,) = local.together(str(tiny_model), {})
     alone = [engine.generate([prompt], 8)[0] for prompt in PROMPTS]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from finetune import gate
-from finetune.compare import Compared, bootstrap, compare, mcnemar, spread
+from finetune.compare import Compared, bootstrap, compare, sign_test, spread
 from finetune.judges import Measure, Purpose
 from finetune.settings import EvalSettings
 
@@ -40,9 +40,9 @@ def test_an_interval_is_the_same_for_the_same_seed() -> None:
 def test_only_items_on_which_the_models_differ_count() -> None:
     # 9 gained, 1 lost: P(at most 1 of 10) twice = 22 / 1024.
     base, candidate = [0.0] * 9 + [1.0], [1.0] * 9 + [0.0]
-    assert mcnemar(base, candidate) == pytest.approx(22 / 1024)
-    assert mcnemar(base + [1.0] * 500, candidate + [1.0] * 500) == pytest.approx(22 / 1024)
-    assert mcnemar([1.0], [1.0]) == 1.0
+    assert sign_test(base, candidate) == pytest.approx(22 / 1024)
+    assert sign_test(base + [1.0] * 500, candidate + [1.0] * 500) == pytest.approx(22 / 1024)
+    assert sign_test([1.0], [1.0]) == 1.0
 
 
 def test_pairing_matters() -> None:
@@ -50,7 +50,7 @@ def test_pairing_matters() -> None:
     slightly_better = [*hard_and_easy]
     slightly_better[0:20:2] = [1.0] * 10
     (compared,) = pair(hard_and_easy, slightly_better)
-    assert compared.low > 0 and compared.p_value is not None and compared.p_value < 0.01
+    assert compared.low > 0 and compared.p_value < 0.01
 
 
 def test_what_is_better_for_sure_passes() -> None:
@@ -155,6 +155,18 @@ def test_what_is_surely_but_hardly_worse_than_what_is_served_passes(
     text = beside(before, [b - float(np.log1p(rise)) for b in before], "general", log=True)
     assert text.compared[0].worse
     assert gate.judge(PASSED, text).passed is passes
+
+
+@pytest.mark.parametrize(("texts", "passes"), [(5, True), (6, False)])
+def test_perplexity_of_a_handful_of_texts_shows_nothing(texts: int, passes: bool) -> None:
+    few = beside([-2.0] * texts, [-2.2] * texts, "general", log=True)
+    assert few.compared[0].high < -few.compared[0].margin
+    assert gate.judge(PASSED, few).passed is passes
+
+
+def test_a_yes_says_beside_which_release() -> None:
+    why = gate.judge(PASSED, beside([1.0] * 40, [1.0] * 40)).why
+    assert why.endswith(": better; nothing is shown to be worse than r1")
 
 
 def test_what_is_only_told_decides_nothing_beside_what_is_served_either() -> None:

@@ -131,6 +131,9 @@ def test_a_server_is_not_asked_for_what_it_cannot_have(run: TrainSettings, tmp_p
     of_seeds = run.model_copy(update={"eval": run.eval.model_copy(update={"seeds": (1, 2)})})
     with pytest.raises(BadConfiguration, match=r"eval\.seeds"):
         judged.open_engines(of_seeds, None, SERVER, tmp_path, silent)
+    held = run.model_copy(update={"eval": run.eval.model_copy(update={"against": "r1"})})
+    with pytest.raises(BadConfiguration, match=r"eval\.against"):
+        judged.open_engines(held, None, SERVER, tmp_path, silent)
     with pytest.raises(BadConfiguration, match="--adapter"):
         judged.open_engines(run, tmp_path, SERVER, tmp_path, silent)
     with pytest.raises(BadConfiguration, match="--candidate"):
