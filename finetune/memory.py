@@ -32,7 +32,7 @@ LOSS_COPIES = 3
 """Log-probabilities and two gradients, float32, of each trained position over the vocabulary."""
 RUNTIME = 0.7 * GB
 """Python, torch, transformers, peft and what they compute with, in resident memory."""
-HEAP = 1.5
+HEAP = 1.52
 """What a CPU's heap takes for tensors that come and go, beside their bytes."""
 _GATED = 4
 """What a gated MLP keeps of its inner width: gate, its activation, up, their product."""
