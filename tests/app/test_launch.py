@@ -171,7 +171,7 @@ def test_after_a_restart_the_engines_are_found_again(
 def test_a_base_that_does_not_run_any_more_is_started_for_who_attaches_to_it(
     tmp_path: Path, supervisor: FakeSupervisor
 ) -> None:
-    alone = engines.own(tmp_path, store(tmp_path), 8001)
+    alone = engines.own(tmp_path, store(tmp_path), free_port("127.0.0.1"))
     engines.write(tmp_path, [alone])
     supervisor.look()
     for cpu, manifest in ((True, None), (False, store(tmp_path, "r2"))):
