@@ -25,10 +25,13 @@ def misfits(manifest: Manifest, *, model: str, weights_in: str, kb: KbSettings) 
         )
     if manifest.base.name != model:
         found.append(f"its base is {manifest.base.name}, and [engine] model is {model}")
-    elif manifest.base.files and weights_in and (folder := folder_of(weights_in)):
-        weights_here = weights(folder)
-        if any(weights_here.get(file) != sha for file, sha in manifest.base.files.items()):
-            found.append(f"its base {model} has other weights than {model} here (SHA-256)")
+    elif (
+        manifest.base.files
+        and weights_in
+        and (folder := folder_of(weights_in))
+        and not manifest.base.has(weights(folder))
+    ):
+        found.append(f"its base {model} has other weights than {model} here (SHA-256)")
     if manifest.embedder != kb.embedder_identity:
         found.append(
             f"it was trained with embedder {manifest.embedder}, and {kb.embedder_identity} is used"

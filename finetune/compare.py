@@ -39,7 +39,7 @@ class Compared:
     worse: bool
     """The same, below zero."""
     margin: float
-    """How much worse it may be, for `part` and `general`."""
+    """How much worse it may be: `part` and `general` than the base, and `field` than a release."""
     log: bool
     """Log-likelihoods a token: `exp` of minus the mean is a perplexity."""
 

@@ -63,9 +63,9 @@ def open_engines(
         | ({f"release {held.id}": held.folder} if held else {}),
     )
     base.name = shown(settings.model_name_or_path)
+    if held:
+        others[-1].name = held.id
     release = others.pop() if held else None
-    if held and release:
-        release.name = held.id
     return Models(base, candidate, dict(zip(seeds, others, strict=True)), release), about
 
 

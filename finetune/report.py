@@ -144,10 +144,13 @@ def page(evaluation: Evaluation) -> str:
 def lines(evaluation: Evaluation) -> list[str]:
     """The report for a terminal."""
     width = max(len(c.label) for c in evaluation.compared)
-    out = [f"{c.label:{width}}  {c.n:5}  {figures(c)}" for c in evaluation.compared]
+
+    def told(compared: Sequence[Compared]) -> list[str]:
+        return [f"{c.label:{width}}  {c.n:5}  {figures(c)}" for c in compared]
+
+    out = told(evaluation.compared)
     if evaluation.beside:
-        out.append(f"beside {evaluation.beside.id}:")
-        out += [f"{c.label:{width}}  {c.n:5}  {figures(c)}" for c in _beside(evaluation)]
+        out += [f"beside {evaluation.beside.id}:", *told(evaluation.beside.compared)]
     out += [f"{s.label:{width}}  {s.mean:.4f} ± {s.deviation:.4f}" for s in evaluation.spread]
     out += [f"{'ok' if r.holds else 'NO':2}  {r.text}" for r in evaluation.verdict.reasons]
     return [*out, f"gate: {'passed' if evaluation.verdict.passed else 'not passed'}"]

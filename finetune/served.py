@@ -91,6 +91,4 @@ def _apart(
 
 def _is_of(base: Base, model: str, files: Mapping[str, str]) -> bool:
     """By the weights where both are known, else by name."""
-    if not base.files or not files:
-        return base.name == model
-    return all(files.get(name) == digest for name, digest in base.files.items())
+    return base.has(files) if base.files and files else base.name == model

@@ -10,6 +10,7 @@
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
@@ -43,6 +44,10 @@ class Base(_Part):
     files: dict[str, Sha256] = {}
     """Its weights (`weights`); empty where they were not at hand: then only the name is
     compared."""
+
+    def has(self, here: Mapping[str, str]) -> bool:
+        """Whether the weights here (file -> SHA-256) are its own; others may lie beside them."""
+        return all(here.get(file) == sha for file, sha in self.files.items())
 
 
 class Adapter(_Part):
