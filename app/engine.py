@@ -74,6 +74,9 @@ class HttpEngine:
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(timeout, connect=5.0),
+            # A connection a question: one that is kept is lost with what is asked on it when the
+            # engine lets it go at that moment (vLLM does after 5 s, as httpx would).
+            limits=httpx.Limits(max_keepalive_connections=0),
             transport=transport,
         )
 

@@ -167,10 +167,12 @@ def shape_of(error: Exception) -> Shape:
 
 
 def describe(error: Exception) -> dict[str, Any]:
-    """OpenAI's error object. What the client is not told is logged here."""
+    """OpenAI's error object. What is ours is logged here, with what the client is not told."""
     shape = shape_of(error)
-    if shape.say:
-        log.error("%s: %s", shape.code, error, exc_info=error if shape is _INTERNAL else None)
+    if shape.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        because = f" ({error.__cause__!r})" if error.__cause__ else ""
+        trace = error if shape is _INTERNAL else None
+        log.error("%s: %s%s", shape.code, error, because, exc_info=trace)
     code = error.code if isinstance(error, kb.Unreadable) else shape.code
     param = error.param if isinstance(error, BadRequest) else None
     return _object(shape.say or str(error), shape.type, code, param)

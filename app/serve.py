@@ -34,6 +34,7 @@ from kb.settings import Configuration, KbSettings, load
 
 log = logging.getLogger(__name__)
 _DRAIN_SECONDS = 10
+_IDLE_SECONDS = 75
 
 
 def serve(configuration: Configuration) -> bool:
@@ -65,6 +66,9 @@ def serve(configuration: Configuration) -> bool:
             server_header=False,
             log_level="warning",
             timeout_graceful_shutdown=_DRAIN_SECONDS,
+            # Longer than clients keep an idle connection (httpx and openai: 5 s, as uvicorn's
+            # default): whoever closes first must not be the one who is being asked.
+            timeout_keep_alive=_IDLE_SECONDS,
         )
     )
     try:

@@ -175,7 +175,9 @@ class RemoteEmbedder:
     ) -> None:
         self._name = name
         self._url = f"{url.rstrip('/').removesuffix('/v1')}/v1/embeddings"
-        self._client = client or httpx.Client(timeout=60)
+        # Calls in a row share a connection; one that idled may be closed as it is used again.
+        limits = httpx.Limits(keepalive_expiry=1)
+        self._client = client or httpx.Client(timeout=60, limits=limits)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._prompts = ("query: ", "passage: ") if "e5" in name.lower() else ("", "")
         self._dimensions = 0  # not known before the first answer

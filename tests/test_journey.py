@@ -124,8 +124,10 @@ def chat(url: str, seen: Chats, stream: bool) -> None:
         "max_tokens": 12,
         "stream": stream,
     }
+    said = ""
     try:
         reply = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120)
+        said = f"{reply.status_code}: {reply.text}"
         text = reply.text
         if stream:
             *_, text = (
@@ -133,7 +135,7 @@ def chat(url: str, seen: Chats, stream: bool) -> None:
             )
         seen.releases.append(json.loads(text)["knowledge"]["release"])
     except (httpx.HTTPError, KeyError, ValueError) as error:
-        seen.problems.append(repr(error))
+        seen.problems.append(f"{error!r} of {said}")
 
 
 @contextmanager
