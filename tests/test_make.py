@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FINETUNE = """#!/bin/sh
 echo "$1" >> said
+env >> environment
 if [ "$1" = train ]; then
   test -e data/runs/bundled/run.json && { echo "is finished already"; exit 0; }
   mkdir -p data/runs/bundled && date +%N > data/runs/bundled/run.json
@@ -38,9 +39,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def make(folder: Path) -> int:
+def make(folder: Path, **variables: str) -> int:
     command = ["make", "--silent", "release-bundled", "BIN=bin", "READY="]
-    environment = {**os.environ, "VADEMECUM_DATA": str(folder)}
+    environment = {**os.environ, "VADEMECUM_DATA": str(folder), **variables}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
     return done.returncode
 
@@ -70,3 +71,10 @@ def test_a_making_that_was_cut_off_goes_on_with_what_was_trained(folder: Path) -
     (folder / "cut-off").unlink()
     assert make(folder) == 0
     assert shipped(folder) == trained
+
+
+def test_modules_are_compiled_once_even_where_the_environment_forbids_to_keep_them(
+    folder: Path,
+) -> None:
+    make(folder, PYTHONDONTWRITEBYTECODE="1")
+    assert "PYTHONDONTWRITEBYTECODE" not in (folder / "environment").read_text()

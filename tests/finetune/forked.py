@@ -4,6 +4,7 @@ Importing the trainer takes a process twenty seconds of a processor; here one se
 for a file of tests, and every process is forked from it before any thread was started.
 """
 
+import gc
 import importlib
 import multiprocessing
 import os
@@ -34,6 +35,7 @@ def start(
 
 
 def _main(module: str, arguments: tuple[str, ...], said: Path, environment: dict[str, str]) -> None:
+    gc.freeze()  # as in tests/conftest.py
     os.environ.update(environment)
     if threads := environment.get("OMP_NUM_THREADS"):  # torch has read it already
         torch.set_num_threads(int(threads))
