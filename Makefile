@@ -26,6 +26,9 @@ up: $(READY)
 # tests come last, and so the journey, which needs both cores for itself: begun first, it and the
 # others slowed each other (29% of the tests in 17 minutes, beside other work).
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# Threads that spin while they wait take the other file's core: two files of small trainings took 148 s
+# at once, and 22 so.
+test fast: export OMP_WAIT_POLICY := passive
 test: lint
 	$(PYTEST)
 

@@ -38,7 +38,7 @@ def evaluate(
 ) -> None:
     """Base against candidate, with retrieval on and off; exit 2 if the gate says no."""
     from finetune import evaluate as evaluating
-    from finetune import judged, report
+    from finetune import judged, report, served
     from finetune.bases import Bases
     from kb.settings import KbSettings
     from kb.settings import load as load_house
@@ -48,6 +48,7 @@ def evaluate(
     bases = Bases(house.home, house.section("kb", KbSettings), _say)
     asked = evaluating.items(settings, bases)
     if dry_run:
+        served.look(settings, house.home)
         _show(asked.counts(), as_json)
         return
     names = judged.Names(engine, base or settings.model_name_or_path, candidate)
@@ -72,7 +73,7 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Show rows as they will be trained, and what would go wrong; exit 3 if it is serious."""
-    from finetune import base_model, device, showing
+    from finetune import base_model, device, served, showing
     from finetune.doctor import examine
     from finetune.inspection import HttpTokenize
     from kb.catalog import Catalog
@@ -80,6 +81,7 @@ def doctor(
 
     settings = load(config, sets)
     home = load_house().home
+    served.look(settings, home)
     model = base_model.known(settings, home, _say)
     tokenize = HttpTokenize(engine, engine_model) if engine else None
     found = examine(settings, model, tokenize, device.machine(settings.bf16), Catalog(home))

@@ -27,6 +27,13 @@ class Served:
     folder: Path
 
 
+def look(settings: TrainSettings, home: Path) -> None:
+    """Whether a release that `eval.against` names is there and whole, before there is a candidate.
+    Raises BadConfiguration, BadData."""
+    if settings.eval.against not in (CURRENT, BASE):
+        _read(settings.eval.against, home)
+
+
 def find(
     settings: TrainSettings,
     candidate: Candidate,

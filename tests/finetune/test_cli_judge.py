@@ -90,6 +90,19 @@ def test_a_dry_run_counts_and_asks_nothing(
     assert json.loads(capsys.readouterr().out) == counts
 
 
+@pytest.mark.parametrize("asked", [("eval", "--dry-run"), ("doctor",)])
+def test_a_release_that_is_not_there_is_named_before_a_run_is_trained(
+    config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    asked: tuple[str, ...],
+) -> None:
+    monkeypatch.setenv("VADEMECUM_HOME", str(config.parent / "home"))
+    command, *more = asked
+    assert run(monkeypatch, command, str(config), "--set", "eval.against=r7", *more) == 3
+    assert "eval.against: there is no release 'r7'" in capsys.readouterr().err
+
+
 def test_a_wrong_command_line_is_3_and_not_the_gates_2(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(monkeypatch, "eval") == 3
     assert run(monkeypatch, "eval", "--help") == 0

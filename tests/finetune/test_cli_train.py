@@ -1,6 +1,9 @@
 """The commands: what they print, where, and how they end."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +111,30 @@ def test_what_is_wrong_is_one_line_and_an_exit_code(
     printed = capsys.readouterr()
     assert said in printed.err.splitlines()[-1] and not printed.out
     assert "Traceback" not in printed.err
+
+
+@pytest.mark.parametrize(
+    ("asked", "spins"),
+    [
+        ({}, "10000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+    ],
+)
+def test_threads_that_wait_leave_the_processor_to_others_unless_told_otherwise(
+    tmp_path: Path, asked: dict[str, str], spins: str | None
+) -> None:
+    """As libgomp reads it when torch is imported, which is later."""
+    code = (
+        "import json, os, sys; from finetune.cli import main; main();"
+        "print(json.dumps([os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules]))"
+    )
+    named = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", str(tmp_path / "none.yaml")],
+        env={key: value for key, value in os.environ.items() if key not in named} | asked,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == [spins, False], done.stderr
