@@ -59,8 +59,9 @@ class Inotify:
     watchdog's threads. Raises OSError (EMFILE where this user has no instance left, or this process
     no open file).
 
-    `unmounted` is set when a disk with watched folders was unmounted; `refused` are the folders
-    that got no watch, as the kernel has none left.
+    `unmounted` is set when a disk with watched folders was unmounted; `astray` when a folder may
+    have moved with one in it that has no watch; `refused` are the folders that got no watch, as the
+    kernel has none left.
     """
 
     def __init__(self, put: Callable[[FileEvent], None], sweep: Callable[[], None]) -> None:
@@ -69,6 +70,7 @@ class Inotify:
         self._watches: dict[Path, ObservedWatch] = {}
         self._reader = _Reader()
         self.unmounted = self._reader.unmounted
+        self.astray = self._reader.astray
         self.refused = self._reader.refused
         # Full events: a file moved in from outside is told from one that is being created.
         self._observer = BaseObserver(InotifyFullEmitter, inotify_fd=self._reader)
@@ -112,7 +114,9 @@ class _Reader(InotifyFD):
                 os.close(handle)
             raise
         self.unmounted = Event()
+        self.astray = Event()
         self.refused: set[bytes] = set()
+        self._vanished = False
 
     def add_callback(
         self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId
@@ -122,6 +126,7 @@ class _Reader(InotifyFD):
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 self.refused.add(path)
+            self._vanished |= error.errno in (errno.ENOENT, errno.ENOTDIR)
             raise
         self.refused.discard(path)
         return watch
@@ -130,6 +135,11 @@ class _Reader(InotifyFD):
         super().handle_event(event)
         if event.mask & InotifyConstants.IN_UNMOUNT:
             self.unmounted.set()
+        if event.is_moved_to and event.is_directory and self._vanished:
+            # A folder was made, and the one that it is in moved before it could be watched:
+            # watchdog takes along what is watched, and looks for no more.
+            self._vanished = False
+            self.astray.set()
 
 
 class _Translator(wd.FileSystemEventHandler):

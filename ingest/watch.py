@@ -64,15 +64,17 @@ class Watcher:
         """Watch folders that have appeared; watch anew those that were replaced, and those in which
         a disk came or went: nothing else tells of one, and its folders have no watch yet. A
         folder that was deleted and made again may look the same; then it is watched no more.
-        So may a disk that went and came back meanwhile; then the kernel told that it went. Where
-        watches were refused, all are tried again when the kernel's limit is raised. While it gives
-        no inotify instance, nothing is watched."""
+        So may a disk that went and came back meanwhile; then the kernel told that it went. All are
+        watched anew where a folder moved before everything in it was watched, and tried again where
+        watches were refused and the kernel's limit is raised. While it gives no inotify instance,
+        nothing is watched."""
         inotify = self._instance()
         if inotify is None:
             self._refused = dict.fromkeys(folders, self._again)
             return
-        went = inotify.unmounted.is_set()
+        went, astray = inotify.unmounted.is_set(), inotify.astray.is_set()
         inotify.unmounted.clear()  # before looking: one that goes now is told again
+        inotify.astray.clear()
         everywhere = mounts()
         most = limit("watches") if inotify.refused else 0
         for folder in folders:
@@ -80,7 +82,7 @@ class Watcher:
             known = self._watched.get(folder)
             if known is not None:
                 same = (known.identity, known.mounts) == (identity, inside)
-                stays = not (went and inside) and most <= known.limit
+                stays = not (went and inside) and not astray and most <= known.limit
                 if same and stays and inotify.is_watched(folder):
                     continue
                 inotify.unwatch(folder)

@@ -92,6 +92,26 @@ def test_a_directory_that_moves_takes_its_files_along(home: Home, tmp_path: Path
         assert files_of(kb, "tapir") == []
 
 
+def test_a_directory_that_was_just_made_is_followed_where_its_parent_moves(home: Home) -> None:
+    """As unpackers do: all under a name of their own, and then the right one. Watchdog comes to
+    watch the inner one when there is no such path any more."""
+    kb = home.kb()
+    with home.following():
+        for n in range(20):
+            draft = home.docs / f"unpacking{n}"
+            draft.mkdir()
+            home.write(f"unpacking{n}/a.md", f"okapi{n}")
+            eventually(lambda name=f"unpacking{n}/a.md": name in states(kb))  # it is watched
+            (draft / "inner").mkdir()
+            draft.rename(home.docs / f"done{n}")
+        eventually(lambda: len(states(kb)) == 20 and "done19/a.md" in states(kb))
+        time.sleep(0.5)  # the sweep of the last move is over
+        for n in range(20):
+            home.write(f"done{n}/inner/b.md", f"zebra{n}")
+        inside = {f"done{n}/inner/b.md" for n in range(20)}
+        eventually(lambda: inside <= states(kb).keys())
+
+
 def test_a_deleted_directory_takes_its_files_along(home: Home) -> None:
     kb = home.kb()
     with home.following():
